@@ -1,0 +1,1 @@
+"""Backbone in, Result out."""

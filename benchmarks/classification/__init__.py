@@ -1,0 +1,1 @@
+"""Frozen features, linear heads and nearest neighbours."""

@@ -1,0 +1,1 @@
+"""Detection protocols, VOC and COCO data, metrics and the engines."""

@@ -1,0 +1,76 @@
+"""Protocols: evaluation settings as frozen dataclasses with an id and a version; an override makes them custom.
+
+A protocol class is a frozen dataclass whose first two fields are
+
+    id: str                                     `TASK/NAME@VERSION`; the version goes up when its numbers would move
+    expected_images: tuple[tuple[str, int], ...]  images per split of the data it is defined on; () means any data
+
+and whose other fields are its settings, each with the source of its value in a comment.
+"""
+
+from dataclasses import asdict, fields, replace
+from typing import Any, TypeVar
+
+from benchmarks.result import DataIdentity, ProtocolRecord
+from mocobench.runtime.errors import UserError
+
+P = TypeVar("P")
+IDENTITY_FIELDS = ("id", "expected_images")
+
+
+def settings_of(protocol: Any) -> dict[str, Any]:
+    """Every value the protocol sets, by name, without its identity."""
+    return {name: value for name, value in asdict(protocol).items() if name not in IDENTITY_FIELDS}
+
+
+def choose_protocol(protocols: dict[str, P], name: str) -> P:
+    """The protocol of that name.
+
+    Raises:
+        UserError: no such protocol; those that exist are listed.
+    """
+    if name not in protocols:
+        raise UserError(f"--protocol {name}: expected one of {', '.join(sorted(protocols))}")
+    return protocols[name]
+
+
+def override(protocol: P, changes: dict[str, Any]) -> tuple[P, tuple[str, ...]]:
+    """Apply changed settings; return the protocol that runs and what differs, as `name: paper value -> value`."""
+    before = settings_of(protocol)
+    changed = {name: value for name, value in changes.items() if before[name] != value}
+    differs = tuple(f"{name}: {show(before[name])} -> {show(value)}" for name, value in changed.items())
+    return replace(protocol, **changed), differs  # type: ignore[type-var]
+
+
+def data_differences(protocol: Any, data: DataIdentity) -> tuple[str, ...]:
+    """How the data that was read differs from the data the protocol is defined on."""
+    differs = []
+    for split, images in protocol.expected_images:
+        found = data.splits[split].images if split in data.splits else 0
+        if found != images:
+            differs.append(f"{split} images: {images} -> {found}")
+    return tuple(differs)
+
+
+def protocol_record(task: str, protocol: Any, differs: tuple[str, ...]) -> ProtocolRecord:
+    """The record of a protocol as it was run."""
+    name = f"{task}/custom" if differs else protocol.id
+    return ProtocolRecord(id=name, base=protocol.id, differs=differs, settings=settings_of(protocol))
+
+
+def card(protocol: Any) -> str:
+    """The protocol with every value it sets, one per line, for people."""
+    lines = [protocol.id]
+    if protocol.expected_images:
+        lines.append("  data: " + ", ".join(f"{split} {images} images" for split, images in protocol.expected_images))
+    names = [f.name for f in fields(protocol) if f.name not in IDENTITY_FIELDS]
+    width = max(len(name) for name in names)
+    lines += [f"  {name:<{width}}  {show(getattr(protocol, name))}" for name in names]
+    return "\n".join(lines)
+
+
+def show(value: Any) -> str:
+    """A setting as it is typed on the command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(show(item) for item in value) or "none"
+    return str(value)

@@ -1,0 +1,49 @@
+"""Which device and which precision a run uses: asked for by name, never fallen back from in silence."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from mocobench.runtime.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA when there is a CUDA device, else the CPU; any other name must exist.
+
+    Raises:
+        UserError: `cuda` was asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: expected a CUDA device, found none; use --device cpu")
+    return torch.device(name)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware, so that bf16 is faster and not slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto` is `bf16` where the hardware has it, else `fp32`.
+
+    Raises:
+        UserError: `bf16` was asked for on a device without it.
+    """
+    if name == "auto":
+        return "bf16" if has_native_bf16(device) else "fp32"
+    if name == "bf16" and not has_native_bf16(device):
+        raise UserError(f"--precision bf16: expected bfloat16 hardware, found none on {device}; use --precision fp32")
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Matrix products and convolutions in bfloat16 when `precision` is `bf16`; otherwise nothing changes."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,78 @@
+"""Image files as RGB, and labelled image folders; a file that cannot be read is named."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from mocobench.runtime.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Decode an image file to 8-bit RGB, upright.
+
+    Grayscale, palette, RGBA and CMYK files are converted; an EXIF orientation is applied.
+
+    Raises:
+        UserError: the file is missing or is not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path}: expected an image, found no such file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images below one folder with one sub-folder per class, in sorted order.
+
+    `labels[i]` indexes `classes` and belongs to `paths[i]`.
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    def list_hash(self) -> str:
+        """SHA-256 over the sorted relative paths and their byte sizes: the identity of this list of images."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            digest.update(f"{path.relative_to(self.root).as_posix()}\t{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+
+def list_image_folder(root: Path) -> ImageFolder:
+    """List `root/<class>/**/<image>` with classes and files sorted by name.
+
+    Raises:
+        UserError: the folder is missing, has no class folders, or a class folder holds no image.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: expected a folder with one sub-folder of images per class, found no such folder")
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise UserError(f"{root}: expected one sub-folder of images per class, found no sub-folders")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        if not found:
+            kinds = " ".join(IMAGE_SUFFIXES)
+            raise UserError(f"{root / name}: expected images ({kinds}), found none; add some or remove the folder")
+        paths += found
+        labels += [label] * len(found)
+    return ImageFolder(root, tuple(paths), tuple(labels), tuple(classes))

@@ -1,0 +1,22 @@
+"""Progress bars with a rate and a remaining time; silent when standard error is not a terminal."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress(steps: Iterable[Any] | None = None, *, total: int | None = None, label: str, unit: str) -> "tqdm[Any]":
+    """A bar over `steps` (or to be advanced by hand, with `total`) on standard error.
+
+    Use `bar.set_postfix(loss=...)` for what changes from step to step.
+    """
+    return tqdm(
+        steps,
+        total=total,
+        desc=label,
+        unit=unit,
+        dynamic_ncols=True,
+        disable=not sys.stderr.isatty(),
+    )

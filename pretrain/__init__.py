@@ -1,0 +1,1 @@
+"""Images in, checkpoint out: MoCo v1 and v2."""

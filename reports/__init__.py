@@ -1,0 +1,1 @@
+"""Results and published numbers in, tables out. Loads no torch."""

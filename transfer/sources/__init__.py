@@ -1,0 +1,1 @@
+"""One file per checkpoint format that can be read."""
