@@ -1,6 +1,6 @@
 """Detection protocols: R50-C4 with the extra BN after res5, fine-tuned end to end, for VOC and COCO."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 # MoCo's Base-RCNN-C4-BN.yaml and its per-data-set files; where those are silent, Detectron2 0.6's defaults.
 ALL_SHORT_SIDES_VOC = tuple(range(480, 801, 32))
@@ -21,6 +21,7 @@ class DetectionProtocol:
     # Model
     masks: bool
     model: str = "R50-C4"
+    norm: str = "SyncBN"  # statistics over the whole batch; in one process that is plain BN
     extra_norm: bool = True  # MoCo v1, section 4.2: BN after res5
     rois_per_image: int = 512
     rpn_anchors_per_image: int = 256
@@ -47,5 +48,4 @@ class DetectionProtocol:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     weight_decay_norm: float = 0.0
-    batch_norm: str = "batch of one process"  # the paper: SyncBN over 8 GPUs; one process sees its whole batch
     precise_bn_batches: int = 200
