@@ -35,6 +35,27 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def list_images(root: Path) -> tuple[Path, ...]:
+    """All image files below `root`, sorted by path; hidden files are left out.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    images = tuple(sorted(path for path in found if not path.name.startswith(".")))
+    if not images:
+        raise UserError(f"{root}: expected images ({' '.join(IMAGE_SUFFIXES)}), found none; add some or remove it")
+    return images
+
+
+def list_sha256(root: Path, paths: tuple[Path, ...]) -> str:
+    """SHA-256 over relative paths and byte sizes: the identity of a list of images."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class ImageFolder:
     """The images below one folder with one sub-folder per class, in sorted order.
@@ -47,12 +68,9 @@ class ImageFolder:
     labels: tuple[int, ...]
     classes: tuple[str, ...]
 
-    def list_hash(self) -> str:
-        """SHA-256 over the sorted relative paths and their byte sizes: the identity of this list of images."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            digest.update(f"{path.relative_to(self.root).as_posix()}\t{path.stat().st_size}\n".encode())
-        return digest.hexdigest()
+    def list_sha256(self) -> str:
+        """The identity of this list of images."""
+        return list_sha256(self.root, self.paths)
 
 
 def list_image_folder(root: Path) -> ImageFolder:
@@ -69,10 +87,7 @@ def list_image_folder(root: Path) -> ImageFolder:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not found:
-            kinds = " ".join(IMAGE_SUFFIXES)
-            raise UserError(f"{root / name}: expected images ({kinds}), found none; add some or remove the folder")
+        found = list_images(root / name)
         paths += found
         labels += [label] * len(found)
     return ImageFolder(root, tuple(paths), tuple(labels), tuple(classes))

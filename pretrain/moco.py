@@ -1,0 +1,82 @@
+"""MoCo: a query encoder, a key encoder that follows it, and a queue of past keys.
+
+Shapes: N images in the batch, C the embedding's dimension, K the queue's size, S the image size.
+The state dict has the names of the authors' code: encoder_q.*, encoder_k.*, queue (C, K), queue_ptr (1,).
+"""
+
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision import models
+
+
+def make_encoder(arch: str, *, dim: int, mlp: bool) -> nn.Module:
+    """A torchvision ResNet whose classifier is the projection head (N, 3, S, S) -> (N, C).
+
+    The head is linear (v1) or Linear-ReLU-Linear with the feature's own width between (v2, section 3).
+    """
+    encoder = models.get_model(arch, weights=None, num_classes=dim)
+    if mlp:
+        width = encoder.fc.in_features
+        encoder.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), encoder.fc)
+    return cast(nn.Module, encoder)
+
+
+class MoCo(nn.Module):
+    """Momentum Contrast (arXiv 1911.05722, section 3 and Algorithm 1)."""
+
+    queue: torch.Tensor
+    queue_ptr: torch.Tensor
+
+    def __init__(
+        self, *, arch: str, mlp: bool, dim: int, queue_size: int, key_momentum: float, temperature: float
+    ) -> None:
+        super().__init__()
+        self.key_momentum, self.temperature = key_momentum, temperature
+        self.encoder_q = make_encoder(arch, dim=dim, mlp=mlp)
+        self.encoder_k = make_encoder(arch, dim=dim, mlp=mlp)
+        self.encoder_k.load_state_dict(self.encoder_q.state_dict())
+        self.encoder_k.requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(dim, queue_size), dim=0))
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, 1 + K) of the positive, then the queue's negatives, and the normalised queries (N, C).
+
+        `queries` and `keys` are two views of the same images, (N, 3, S, S). The target of every row is class 0.
+        Updates the key encoder before the keys are made, and enqueues the keys after the logits are.
+        """
+        q = F.normalize(self.encoder_q(queries).float(), dim=1)  # NxC
+        with torch.no_grad():
+            self.update_key_encoder()
+            # With several BN groups the keys' batch is shuffled across them here and unshuffled below;
+            # one group holds the whole batch, and its statistics do not depend on the order.
+            k = F.normalize(self.encoder_k(keys).float(), dim=1)  # NxC
+        with torch.autocast(q.device.type, enabled=False):  # similarities in full precision
+            positive = (q * k).sum(dim=1, keepdim=True)  # Nx1
+            negative = q @ self.queue.clone()  # NxK; a copy, because enqueueing changes the queue before backward
+        self.enqueue(k)
+        return torch.cat([positive, negative], dim=1) / self.temperature, q
+
+    @torch.no_grad()
+    def update_key_encoder(self) -> None:
+        """key <- m * key + (1 - m) * query, for parameters; BN statistics of the key encoder are its own."""
+        for query, key in zip(self.encoder_q.parameters(), self.encoder_k.parameters(), strict=True):
+            key.mul_(self.key_momentum).add_(query, alpha=1 - self.key_momentum)
+
+    @torch.no_grad()
+    def enqueue(self, keys: torch.Tensor) -> None:
+        """Overwrite the oldest keys with `keys` (N, C), wrapping around; of more than K only the last K stay."""
+        size = self.queue.shape[1]
+        pointer = int(self.queue_ptr)
+        places = torch.arange(pointer, pointer + len(keys), device=keys.device) % size
+        self.queue[:, places[-size:]] = keys[-size:].T
+        self.queue_ptr[0] = (pointer + len(keys)) % size
+
+
+def contrastive_loss(logits: torch.Tensor) -> torch.Tensor:
+    """InfoNCE: cross-entropy of logits (N, 1 + K) with the positive at 0 (arXiv 1911.05722, equation 1)."""
+    targets = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    return F.cross_entropy(logits, targets)

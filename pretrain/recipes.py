@@ -1,0 +1,164 @@
+"""Recipes: pretraining settings by name, each number with its source.
+
+[1] MoCo v1: He et al., arXiv 1911.05722, section 3.3 and the authors' code.
+[2] MoCo v2: Chen et al., arXiv 2003.04297, section 3 and Table 1, and the authors' code.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mocobench.runtime.errors import UserError
+
+ARCHS = ("resnet18", "resnet34", "resnet50")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is drawn at random for a view, in the order in which it is applied.
+
+    Jitter strengths are brightness, contrast, saturation and hue, as torchvision's ColorJitter means them;
+    blur sigmas are in pixels of the view; mean and std belong to values in [0, 1].
+    """
+
+    order: tuple[str, ...]
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_probability: float = 0.8
+    grayscale_probability: float = 0.2
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_probability: float = 0.5
+    flip_probability: float = 0.5
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+# [1] section 3.3 "Technical details": crop, then grayscale before jitter, jitter always, no blur.
+AUG_V1 = Augmentation(
+    order=("crop", "grayscale", "jitter", "flip"),
+    jitter=(0.4, 0.4, 0.4, 0.4),
+    jitter_probability=1.0,
+    blur_probability=0.0,
+)
+# [2] section 3 "aug+": SimCLR's blur, milder hue, jitter with probability 0.8 before grayscale.
+AUG_PLUS = Augmentation(order=("crop", "jitter", "grayscale", "blur", "flip"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a pretraining run computes, besides the data and the seed."""
+
+    name: str
+    source: str
+    # The paper's four switches: MLP head, aug+, cosine schedule, epochs.
+    mlp: bool
+    augmentation: Augmentation
+    cosine: bool
+    epochs: int
+    arch: str = "resnet50"
+    image_size: int = 224
+    dim: int = 128  # [1] section 3.3
+    queue_size: int = 65536  # [1] section 4.1
+    key_momentum: float = 0.999  # [1] section 4.1
+    temperature: float = 0.07  # [1] section 3.3; [2] uses 0.2
+    batch_size: int = 256  # [1] section 3.3, over 8 GPUs
+    learning_rate: float = 0.03  # [1] section 3.3, for batch 256
+    decay_epochs: tuple[int, ...] = (120, 160)  # [1] section 3.3, x 0.1 each; unused with the cosine schedule
+    momentum: float = 0.9  # [1] section 3.3
+    weight_decay: float = 1e-4  # [1] section 3.3, on every parameter
+
+
+V1 = Recipe(
+    name="moco-v1-200ep",
+    source="arXiv 1911.05722, section 3.3; arXiv 2003.04297, Table 1, first MoCo row",
+    mlp=False,
+    augmentation=AUG_V1,
+    cosine=False,
+    epochs=200,
+)
+V2 = replace(
+    V1,
+    name="moco-v2-200ep",
+    source="arXiv 2003.04297, Table 1 (d)",
+    mlp=True,
+    augmentation=AUG_PLUS,
+    cosine=True,
+    temperature=0.2,
+)
+TABLE_1 = "arXiv 2003.04297, Table 1"
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        V1,
+        V2,
+        replace(V2, name="moco-v2-800ep", source=f"{TABLE_1} (e)", epochs=800),
+        # The ablation rows differ from v1 by the switches that their row ticks; T is 0.2 with the MLP (section 3).
+        replace(V1, name="moco-v2-a", source=f"{TABLE_1} (a)", mlp=True, temperature=0.2),
+        replace(V1, name="moco-v2-b", source=f"{TABLE_1} (b)", augmentation=AUG_PLUS),
+        replace(V1, name="moco-v2-c", source=f"{TABLE_1} (c)", mlp=True, augmentation=AUG_PLUS, temperature=0.2),
+        # Ours: MoCo v2 shrunk until two CPU cores learn something in minutes. A queue that turns over within
+        # an epoch wants a faster key encoder (momentum 0.99, as in the authors' CIFAR demo) and a smaller crop.
+        replace(
+            V2,
+            name="demo",
+            source="this project: MoCo v2 at a size for two CPU cores; no published counterpart",
+            epochs=10,
+            image_size=64,
+            queue_size=1024,
+            key_momentum=0.99,
+            batch_size=32,
+        ),
+    )
+}
+
+
+def choose_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UserError: no such recipe; those that exist are listed.
+    """
+    if name not in RECIPES:
+        raise UserError(f"--recipe {name}: expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def customise(recipe: Recipe, changes: dict[str, Any]) -> tuple[Recipe, tuple[str, ...]]:
+    """Apply changed settings; return the recipe that runs and what differs, as `setting: before -> after`.
+
+    A changed batch size scales the learning rate linearly ([1], README of the authors' code: 4 GPUs, batch 128,
+    rate 0.015) unless the rate is changed too.
+
+    Raises:
+        UserError: a value that no run could use.
+    """
+    if "batch_size" in changes and "learning_rate" not in changes:
+        scale = changes["batch_size"] / recipe.batch_size
+        changes = {**changes, "learning_rate": recipe.learning_rate * scale}
+    before = asdict(recipe)
+    changed = {name: value for name, value in changes.items() if before[name] != value}
+    customised = replace(recipe, **changed)
+    if customised.arch not in ARCHS:
+        raise UserError(f"--arch {customised.arch}: expected one of {', '.join(ARCHS)}")
+    for name in ("epochs", "image_size", "queue_size", "batch_size", "learning_rate"):
+        if getattr(customised, name) <= 0:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {getattr(customised, name)}: expected a number above zero")
+    return customised, tuple(f"{name}: {before[name]} -> {value}" for name, value in changed.items())
+
+
+def card(recipe: Recipe) -> str:
+    """The recipe with every value it sets, one per line, for people."""
+    settings = {**asdict(recipe)}
+    name, source = settings.pop("name"), settings.pop("source")
+    settings |= {f"augmentation.{key}": value for key, value in settings.pop("augmentation").items()}
+    width = max(map(len, settings))
+    lines = [f"{name}  ({source})"]
+    lines += [f"  {key:<{width}}  {_show(value)}" for key, value in settings.items()]
+    return "\n".join(lines)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(_show(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
