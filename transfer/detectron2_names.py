@@ -4,7 +4,7 @@ Canonical names are torchvision's (`layer1.0.downsample.0.weight`); Detectron2's
 the `backbone.` or `roi_heads.` that a model puts before them (`res2.0.shortcut.weight`).
 """
 
-# Part of a name -> Detectron2's. A part stands for itself when it is not listed (block numbers, `conv2`, `weight`, ...).
+# Part of a name -> Detectron2's. Parts that are not listed stand for themselves: block numbers, `weight`, ...
 STEM_PARTS = {"conv1": "stem.conv1", "bn1": "stem.conv1.norm"}
 STAGE_PARTS = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 BLOCK_PARTS = {
