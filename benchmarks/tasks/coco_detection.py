@@ -1,0 +1,72 @@
+"""COCO detection and instance segmentation: Mask R-CNN R50-C4 fine-tuned end to end (MoCo v1, section 4.2)."""
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.context import Measurement, RunContext
+from benchmarks.detection.protocol import COCO_PROTOCOLS, DetectionProtocol
+from benchmarks.result import Metric
+
+if TYPE_CHECKING:
+    from transfer.backbone import Backbone
+
+SUMMARY = "fine-tune a Mask R-CNN R50-C4 on COCO: AP, AP50, AP75 of boxes and of masks"
+PROTOCOLS = COCO_PROTOCOLS
+ENGINES = ("embedded",)
+KINDS = {"box": "bbox", "mask": "segm"}  # our word, pycocotools' word
+HEADLINES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+METRIC_INFO = {f"{kind}_{name}": Metric(f"{kind} {title}") for kind in KINDS for name, title in HEADLINES.items()}
+
+
+def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: RunContext) -> Measurement:
+    """Read and check the data, fine-tune on the training splits, score boxes and masks on the test splits.
+
+    Raises:
+        UserError: the data folder, a file in it or one of its annotations is bad; see `read_coco`.
+    """
+    from benchmarks.detection.coco_data import read_coco
+    from benchmarks.detection.coco_metric import evaluate_coco
+    from benchmarks.detection.embedded_engine import detect, fine_tune
+
+    coco = read_coco(
+        data,
+        train_splits=protocol.train_splits,
+        test_splits=protocol.test_splits,
+        masks=protocol.masks,
+        on_bad_annotation=context.on_bad_annotation,
+    )
+    sets = coco.detection
+    started = time.monotonic()
+    trained = fine_tune(backbone, sets.train, protocol, context)
+    trained_at = time.monotonic()
+    detections = detect(trained, sets.test, protocol, context)
+    kinds = KINDS if protocol.masks else {"box": KINDS["box"]}
+    scores = {kind: evaluate_coco(coco.ground_truth, detections, iou_type=word) for kind, word in kinds.items()}
+    metrics = {f"{kind}_{name}": _percent(scored.stats[name]) for kind, scored in scores.items() for name in HEADLINES}
+    assert len(metrics) == len(kinds) * len(HEADLINES), "the test split was read with objects that count"
+    return Measurement(
+        metrics=metrics,
+        metric_info={name: METRIC_INFO[name] for name in metrics},
+        data=sets.identity,
+        details={
+            "by_size": {kind: _percents(scored.stats, without=HEADLINES) for kind, scored in scores.items()},
+                kind: {n: _percent(v) for n, v in s.stats.items() if n not in HEADLINES} for kind, s in scores.items()
+            },
+            "per_class": {kind: _percents(scored.by_class) for kind, scored in scores.items()},
+            "loss_curve": list(trained.curve),
+            "detections": sum(len(found.scores) for found in detections),
+            "train_seconds": trained_at - started,
+            "evaluation_seconds": time.monotonic() - trained_at,
+        },
+    )
+
+
+def _percents(fractions: dict[str, float | None], *, without: Collection[str] = ()) -> dict[str, float | None]:
+    """Fractions as percent; None stays None: the test split has no object of that class or size."""
+    return {
+        name: None if fraction is None else 100 * fraction
+        for name, fraction in fractions.items()
+        if name not in without
+    }

@@ -1,0 +1,63 @@
+"""PASCAL VOC detection: Faster R-CNN R50-C4 fine-tuned end to end; AP50, AP and AP75 (MoCo v1, section 4.2)."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.context import Measurement, RunContext
+from benchmarks.detection.protocol import VOC_PROTOCOLS, DetectionProtocol
+from benchmarks.result import Metric
+
+if TYPE_CHECKING:
+    from transfer.backbone import Backbone
+
+SUMMARY = "fine-tune a Faster R-CNN R50-C4 on PASCAL VOC: AP50, AP, AP75"
+PROTOCOLS = VOC_PROTOCOLS
+ENGINES = ("embedded",)
+METRIC_INFO = {"ap50": Metric("AP50"), "ap": Metric("AP"), "ap75": Metric("AP75")}
+
+
+def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: RunContext) -> Measurement:
+    """Read and check the data, fine-tune on the training splits, score on the test splits.
+
+    Raises:
+        UserError: the data folder, a file in it or one of its annotations is bad; see `read_voc`.
+    """
+    from benchmarks.detection.embedded_engine import detect, fine_tune
+    from benchmarks.detection.voc_data import read_voc
+    from benchmarks.detection.voc_metric import IOU_THRESHOLDS, evaluate_voc
+
+    sets = read_voc(
+        data,
+        train_splits=protocol.train_splits,
+        test_splits=protocol.test_splits,
+        classes=protocol.classes,
+        on_bad_annotation=context.on_bad_annotation,
+    )
+    started = time.monotonic()
+    trained = fine_tune(backbone, sets.train, protocol, context)
+    trained_at = time.monotonic()
+    detections = detect(trained, sets.test, protocol, context)
+    scores = evaluate_voc(sets.test, detections, metric=protocol.metric)
+    at_50, at_75 = IOU_THRESHOLDS.index(0.50), IOU_THRESHOLDS.index(0.75)
+    per_class = {
+        name: {
+            "ap50": 100 * float(row[at_50]),
+            "ap": 100 * float(row.mean()),
+            "ap75": 100 * float(row[at_75]),
+            "objects": int(num_objects),
+        }
+        for name, row, num_objects in zip(sets.test.classes, scores.by_class, scores.num_objects, strict=True)
+    }
+    return Measurement(
+        metrics={"ap50": 100 * scores.ap50, "ap": 100 * scores.ap, "ap75": 100 * scores.ap75},
+        metric_info=METRIC_INFO,
+        data=sets.identity,
+        details={
+            "per_class": per_class,
+            "loss_curve": list(trained.curve),
+            "detections": sum(len(found.scores) for found in detections),
+            "train_seconds": trained_at - started,
+            "evaluation_seconds": time.monotonic() - trained_at,
+        },
+    )
