@@ -44,7 +44,12 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     detections = detect(trained, sets.test, protocol, context)
     kinds = KINDS if protocol.masks else {"box": KINDS["box"]}
     scores = {kind: evaluate_coco(coco.ground_truth, detections, iou_type=word) for kind, word in kinds.items()}
-    metrics = {f"{kind}_{name}": _percent(scored.stats[name]) for kind, scored in scores.items() for name in HEADLINES}
+    metrics = {
+        f"{kind}_{name}": value
+        for kind, scored in scores.items()
+        for name, value in _percents(scored.stats).items()
+        if name in HEADLINES and value is not None
+    }
     assert len(metrics) == len(kinds) * len(HEADLINES), "the test split was read with objects that count"
     return Measurement(
         metrics=metrics,
@@ -52,8 +57,6 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
         data=sets.identity,
         details={
             "by_size": {kind: _percents(scored.stats, without=HEADLINES) for kind, scored in scores.items()},
-                kind: {n: _percent(v) for n, v in s.stats.items() if n not in HEADLINES} for kind, s in scores.items()
-            },
             "per_class": {kind: _percents(scored.by_class) for kind, scored in scores.items()},
             "loss_curve": list(trained.curve),
             "detections": sum(len(found.scores) for found in detections),
