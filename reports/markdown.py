@@ -1,0 +1,64 @@
+"""A report's blocks as GitHub markdown that also reads well as plain text."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+
+from reports.document import Block, Heading, Notes, Paragraph
+from reports.tables import MEASURED, Row, Table
+
+WIDTH = 110
+
+SPECIAL = re.compile(r"([\\`*\[\]<>|~&$#])")
+OUTER_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+# A lone dash or plus, or a number with a dot, would start a list where a line happens to break.
+LIST_SIGN = re.compile(r"(?<!\S)(\d+(?=[.)])|(?=[-+]))([-+.)])(?!\S)")
+
+
+def render_markdown(blocks: Sequence[Block]) -> str:
+    """The blocks with a blank line between them. Every text in them is taken as text, never as markdown."""
+    return "\n\n".join(_render_block(block) for block in blocks) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that renders as itself, on one line, also inside a table's cell."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = SPECIAL.sub(r"\\\1", line)
+    line = OUTER_UNDERSCORE.sub(r"\\_", line)
+    return LIST_SIGN.sub(r"\1\\\2", line)
+
+
+def _render_block(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {escape(block.text)}"
+    if isinstance(block, Paragraph):
+        return _wrap(escape(block.text), "")
+    if isinstance(block, Notes):
+        return "\n".join(_wrap(f"- **{escape(note.label)}**: {escape(note.text)}", "  ") for note in block.items)
+    return _render_table(block)
+
+
+def _wrap(text: str, indent: str) -> str:
+    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(text)
+
+
+def _render_table(table: Table) -> str:
+    import pandas as pd  # takes most of a second, and only rendering needs it
+
+    columns = ["", *(escape(column) for column in table.columns)]
+    frame = pd.DataFrame([_cells(row) for row in table.rows], columns=columns)
+    words = table.num_word_columns + 1
+    last_words = sum(column in ("source", "read", "probed by") for column in table.columns)
+    numbers = len(columns) - words - last_words
+    align = ["left"] * words + ["right"] * numbers + ["left"] * last_words
+    if not any(row.kind for row in table.rows):
+        frame, align = frame.drop(columns=""), align[1:]
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+
+def _cells(row: Row) -> list[str]:
+    cells = [escape(cell) for cell in (row.kind, *row.cells)]
+    if row.kind != MEASURED:
+        return cells
+    return [f"**{cell}**" if cell and cell != "–" else cell for cell in cells]

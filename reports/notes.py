@@ -1,0 +1,152 @@
+"""What stands under a table: the protocol with every value, the data, how it was run, and what to beware of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.result import DataIdentity
+from reports.metrics import columns_of, title_of
+from reports.published import Published
+from reports.tables import describe, engine_of, measured_value, method_of, signed, source_of
+from reports.trials import Comparable, backbone_key, gains_over_random
+
+HASH_DIGITS = 12
+SKIPPED_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Note:
+    """One labelled line under a table."""
+
+    label: str
+    text: str
+
+
+def table_notes(table: Comparable, published: Sequence[Published], labels: Mapping[str, str]) -> tuple[Note, ...]:
+    """All notes of a measured table, the verdict against random first."""
+    notes = [*_random_notes(table, labels), *_differs_notes(table)]
+    notes += [Note("Protocol", _protocol(table)), Note("Data", data_text(table.first.data))]
+    notes += [Note("Runs", _runs(table)), Note("Cost", _cost(table))]
+    notes += [*_skipped_notes(table.first.data), *_rerun_notes(table, labels), *_other_metrics(table)]
+    return (*notes, *published_notes(published))
+
+
+def published_notes(published: Sequence[Published]) -> tuple[Note, ...]:
+    """Remarks on published rows: disagreements between sources, estimates."""
+    seen = {}
+    for row in published:
+        if row.note:
+            seen[f"{method_of(row)}, {describe(row.pretraining)}, {source_of(row)}: {row.note}"] = True
+    return tuple(Note("Published", text) for text in seen)
+
+
+def data_text(data: DataIdentity) -> str:
+    """The data's name, classes, and per split its counts and the first digits of its list's hash."""
+    splits = []
+    for name, split in data.splits.items():
+        objects = "" if split.objects is None else f", {split.objects} objects"
+        splits.append(f"{name} {split.images} images{objects} (list {split.list_sha256[:HASH_DIGITS]})")
+    return "; ".join([f"{data.name}, {data.classes} classes", *splits])
+
+
+def show_setting(value: Any) -> str:
+    """A setting's value on one line."""
+    if isinstance(value, list | tuple):
+        return ",".join(show_setting(item) for item in value) or "none"
+    if isinstance(value, dict):
+        return ",".join(f"{key}={show_setting(item)}" for key, item in value.items()) or "none"
+    return str(value)
+
+
+def _random_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:
+    notes = []
+    metrics = columns_of(table.first.task, {name for trial in table.trials for name in trial.metrics})
+    has_random = any(row.is_random for row in table.rows)
+    for row in table.rows:
+        if row.is_random:
+            continue
+        label = labels[backbone_key(row.first)]
+        gains = gains_over_random(table, row, metrics)
+        losses = [f"{title_of(gain.metric)} ({signed(gain.points)})" for gain in gains if not gain.is_better]
+        if losses:
+            notes.append(Note("Against random", f"{label} does not beat random on {', '.join(losses)}"))
+        elif gains:
+            notes.append(Note("Against random", f"{label} is above random in every column"))
+        elif has_random:
+            notes.append(Note("Against random", f"{label} has no random row of the same seeds, engine and precision"))
+    return notes
+
+
+def _differs_notes(table: Comparable) -> list[Note]:
+    protocol = table.first.protocol
+    if not protocol.is_custom:
+        return []
+    differs = "; ".join(protocol.differs).replace(" -> ", " → ")
+    return [Note("Differs", f"from {protocol.base} in {differs}")]
+
+
+def _protocol(table: Comparable) -> str:
+    protocol = table.first.protocol
+    settings = "; ".join(f"{name} {show_setting(value)}" for name, value in protocol.settings.items())
+    return f"{protocol.id}: {settings}"
+
+
+def _runs(table: Comparable) -> str:
+    trials = table.trials
+    engines = _distinct(f"{engine_of(trial)}, {trial.precision}" for trial in trials)
+    seeds = _distinct(str(seed) for seed in sorted({trial.seed for trial in trials}))
+    codes = _distinct(" ".join(str(part) for part in trial.code.values()) for trial in trials)
+    devices = _distinct(str(trial.environment.get("device", "not said")) for trial in trials)
+    word = "seed" if len({trial.seed for trial in trials}) == 1 else "seeds"
+    return f"engine {engines}; {word} {seeds}; code {codes}; device {devices}"
+
+
+def _cost(table: Comparable) -> str:
+    seconds = [trial.wall_seconds for trial in table.trials]
+    peaks = {name: 0 for trial in table.trials for name in trial.peak_memory_bytes}
+    for trial in table.trials:
+        for name, size in trial.peak_memory_bytes.items():
+            peaks[name] = max(peaks[name], size)
+    low, high = (duration(bound) for bound in (min(seconds), max(seconds)))
+    time = low if low == high else f"{low} to {high}"
+    memory = ", ".join(f"{name} {size / 2**30:.1f} GiB" for name, size in sorted(peaks.items()))
+    return f"{time} per run" + (f"; peak memory {memory}" if memory else "")
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `42 s`, `12 min`, `5.3 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _skipped_notes(data: DataIdentity) -> list[Note]:
+    if not data.skipped:
+        return []
+    more = len(data.skipped) - SKIPPED_SHOWN
+    listed = "; ".join(data.skipped[:SKIPPED_SHOWN]) + (f"; and {more} more in the records" if more > 0 else "")
+    return [Note("Skipped annotations", f"{len(data.skipped)}: {listed}")]
+
+
+def _rerun_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:
+    return [
+        Note("Run again", f"{labels[backbone_key(row.first)]}, seed {seed}: the newest of its records counts")
+        for row in table.rows
+        for seed in row.rerun_seeds
+    ]
+
+
+def _other_metrics(table: Comparable) -> list[Note]:
+    """Recorded metrics without a column, for example the best epoch, under the titles their records give them."""
+    present = {name: info for trial in table.trials for name, info in trial.metric_info.items()}
+    shown = columns_of(table.first.task, present)
+    others = [name for name in sorted(present) if name not in shown]
+    texts = []
+    for name in others:
+        values = ", ".join(measured_value(row, name) for row in table.rows)
+        texts.append(f"{present[name].title} {values}")
+    return [Note("Also recorded", "; ".join(texts) + " (rows in the table's order)")] if texts else []
+
+
+def _distinct(texts: Any) -> str:
+    return ", ".join(dict.fromkeys(texts))

@@ -1,0 +1,151 @@
+"""Measured rows: records that differ in nothing but their trial become one row with mean and spread."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from benchmarks.result import Metric, Result
+
+
+# In the order in which a report shows them.
+KINDS = ("", "smoke", "custom")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The trials of one backbone under one protocol on the same data, engine and precision, one record per seed.
+
+    `rerun_seeds` are the seeds that had older records; the newest counts.
+    """
+
+    trials: tuple[Result, ...]
+    rerun_seeds: tuple[int, ...] = ()
+
+    @property
+    def first(self) -> Result:
+        return self.trials[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(trial.seed for trial in self.trials)
+
+    @property
+    def is_random(self) -> bool:
+        return is_random(self.first)
+
+    def mean(self, metric: str) -> float | None:
+        """The mean over trials; None where a trial lacks the metric."""
+        values = self._values(metric)
+        return fmean(values) if values else None
+
+    def spread(self, metric: str) -> float | None:
+        """The sample standard deviation over trials; None for a single one."""
+        values = self._values(metric)
+        return stdev(values) if len(values) > 1 else None
+
+    def _values(self, metric: str) -> list[float]:
+        if any(metric not in trial.metrics for trial in self.trials):
+            return []
+        return [trial.metrics[metric] for trial in self.trials]
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Measured rows that may stand in one table: same task, protocol with every setting, and data."""
+
+    rows: tuple[Measured, ...]
+
+    @property
+    def first(self) -> Result:
+        return self.rows[0].first
+
+    @property
+    def trials(self) -> tuple[Result, ...]:
+        return tuple(trial for row in self.rows for trial in row.trials)
+
+    @property
+    def kind(self) -> str:
+        """`custom`, `smoke`, or nothing for a protocol that published rows may share."""
+        protocol = self.first.protocol
+        name = protocol.id.split("/")[-1]
+        if protocol.is_custom or name.startswith("custom"):
+            return "custom"
+        return "smoke" if name.startswith("smoke") else ""
+
+    def random_row(self, row: Measured) -> Measured | None:
+        """The random baseline of a row: same arch, engine, precision and seeds."""
+        if row.is_random:
+            return None
+        for other in self.rows:
+            if other.is_random and other.seeds == row.seeds and _machine_key(other.first) == _machine_key(row.first):
+                return other
+        return None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A row's difference to its random baseline in one metric, to a hundredth, and whether that is above random."""
+
+    metric: str
+    points: float
+    is_better: bool
+
+
+def gains_over_random(table: Comparable, row: Measured, metrics: Sequence[str]) -> tuple[Gain, ...]:
+    """Mean minus the random row's mean for each metric that both have; empty without a random row to compare to."""
+    baseline = table.random_row(row)
+    gains = []
+    for metric in metrics:
+        mean, random = row.mean(metric), baseline.mean(metric) if baseline else None
+        if mean is None or random is None:
+            continue
+        points = round(mean - random, 2) + 0.0  # as the table shows it; + 0.0 turns -0.0 into 0.0
+        sign = 1 if row.first.metric_info.get(metric, Metric(metric)).higher_is_better else -1
+        gains.append(Gain(metric=metric, points=points, is_better=sign * points > 0))
+    return tuple(gains)
+
+
+def is_random(result: Result) -> bool:
+    return result.backbone.provenance.get("format") == "random"
+
+
+def backbone_key(result: Result) -> str:
+    """What makes two records the same backbone: its values; for the random one its arch, as each seed draws anew."""
+    return f"random {result.backbone.arch}" if is_random(result) else result.backbone.digest
+
+
+def group_results(results: Sequence[Result]) -> tuple[Comparable, ...]:
+    """All tables' measured rows: within a table the random baselines last, otherwise by name."""
+    tables: dict[str, list[Result]] = {}
+    for result in results:
+        tables.setdefault(_table_key(result), []).append(result)
+    return tuple(Comparable(rows=_rows(members)) for _, members in sorted(tables.items()))
+
+
+def _rows(results: Sequence[Result]) -> tuple[Measured, ...]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(backbone_key(result) + _machine_key(result), []).append(result)
+    rows = [_one_per_seed(members) for members in groups.values()]
+    return tuple(sorted(rows, key=lambda row: (row.is_random, row.first.backbone.name, row.first.to_json())))
+
+
+def _one_per_seed(results: Sequence[Result]) -> Measured:
+    newest: dict[int, Result] = {}
+    for result in sorted(results, key=lambda one: (one.created, one.to_json())):
+        newest[result.seed] = result
+    seeds = [result.seed for result in results]
+    rerun = tuple(sorted(seed for seed in newest if seeds.count(seed) > 1))
+    return Measured(trials=tuple(newest[seed] for seed in sorted(newest)), rerun_seeds=rerun)
+
+
+def _table_key(result: Result) -> str:
+    protocol, data = result.protocol, result.data
+    splits = {name: (split.images, split.objects, split.list_sha256) for name, split in data.splits.items()}
+    key = [result.task, protocol.base, protocol.id, protocol.differs, protocol.settings]
+    return json.dumps([*key, data.name, data.classes, splits], sort_keys=True)
+
+
+def _machine_key(result: Result) -> str:
+    return json.dumps([result.backbone.arch, result.engine, result.precision], sort_keys=True)
