@@ -8,6 +8,8 @@ A protocol class is a frozen dataclass whose first two fields are
 and whose other fields are its settings, each with the source of its value in a comment.
 """
 
+import argparse
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
@@ -74,3 +76,29 @@ def show(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ",".join(show(item) for item in value) or "none"
     return str(value)
+
+
+def setting_flags(protocol: Any) -> dict[str, dict[str, Any]]:
+    """Command-line flags for a protocol's settings: flag -> keywords for argparse's add_argument.
+
+    A tuple is typed with commas (`--train-short-sides 128,160`); a bool as `--masks` or `--no-masks`.
+    """
+    flags: dict[str, dict[str, Any]] = {}
+    for name, value in settings_of(protocol).items():
+        keywords: dict[str, Any] = {"dest": name, "default": None}
+        if isinstance(value, bool):
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif isinstance(value, tuple | list):
+            keywords |= {"type": _tuple_of(type(value[0])), "metavar": "A,B,..."}
+        else:
+            keywords |= {"type": type(value), "metavar": type(value).__name__.upper()}
+        flags["--" + name.replace("_", "-")] = keywords
+    return flags
+
+
+def _tuple_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
+    def parse(text: str) -> tuple[Any, ...]:
+        return () if text == "none" else tuple(kind(item) for item in text.split(","))
+
+    parse.__name__ = f"comma-separated {kind.__name__}"  # argparse names it in its message
+    return parse

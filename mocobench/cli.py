@@ -1,0 +1,314 @@
+"""The command `mocobench`: parses, calls one function of one stage, exits.
+
+Exit status: 0 done; 2 for anything the user can mend, as one line on standard error; 1 for our own faults.
+Nothing heavy is imported before a sub-command runs, so that help is instant.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from benchmarks.result import RecordError
+from mocobench import __version__
+from mocobench.runtime.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, like every other user error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line and return its exit status."""
+    try:
+        args = build_parser(argv).parse_args(argv, argparse.Namespace(argv=tuple(argv)))
+        if not hasattr(args, "run"):
+            raise UserError("expected a command; see `mocobench --help`")
+        args.run(args)
+    except (UserError, RecordError) as error:
+        if "--debug" in argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser(argv: list[str]) -> Parser:
+    """The whole command line; flags that stand for a task's settings are added when `argv` names the task."""
+    parser = Parser(prog="mocobench", description="Measure how well a pretrained visual backbone transfers.")
+    parser.add_argument("--version", action="version", version=f"mocobench {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    for add in (
+        _add_demo,
+        _add_doctor,
+        _add_recipes,
+        _add_pretrain,
+        _add_inspect,
+        _add_convert,
+        _add_protocols,
+    ):
+        add(commands, common)
+    _add_bench(commands, common, argv)
+    _add_report(commands, common)
+    return parser
+
+
+def _command(commands: Any, common: argparse.ArgumentParser, name: str, help_text: str, run: Any) -> Parser:
+    parser: Parser = commands.add_parser(name, help=help_text, description=help_text, parents=[common])
+    parser.set_defaults(run=run)
+    return parser
+
+
+# demo, doctor
+
+
+def _add_demo(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(commands, common, "demo", "run the whole chain on a small generated picture world", _demo)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (demo)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from mocobench.demo import run_demo
+
+    run_demo(args.out, seed=args.seed)
+
+
+def _add_doctor(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands, common, "doctor", "say what this machine can do, what is missing and what it costs", _doctor
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from mocobench.doctor import examine, to_json, to_text
+
+    findings = examine()
+    print(to_json(findings) if args.json else to_text(findings))
+
+
+# pretrain
+
+
+def _add_recipes(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(
+        commands, common, "recipes", "print pretraining recipes with every value and its source", _recipes
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME")
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from pretrain.recipes import RECIPES, card, choose_recipe
+
+    chosen = [choose_recipe(args.name)] if args.name else list(RECIPES.values())
+    print("\n\n".join(card(recipe) for recipe in chosen))
+
+
+RECIPE_FLAGS = {
+    "arch": str,
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "image_size": int,
+    "queue_size": int,
+    "key_momentum": float,
+    "temperature": float,
+}
+
+
+def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(commands, common, "pretrain", "train a backbone with MoCo from a folder of images", _pretrain)
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="see `mocobench recipes`")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder that holds train/ with images")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="checkpoints, metrics.jsonl, run.json")
+    settings = parser.add_argument_group("settings of the recipe (each overrides its value)")
+    for name, kind in RECIPE_FLAGS.items():
+        settings.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind)
+    parser.add_argument(
+        "--bn-groups", type=int, default=1, choices=(1,), help="devices to play; this version plays one"
+    )
+    parser.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="(auto: continue what --out holds)")
+    parser.add_argument(
+        "--keep-every", type=int, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
+    )
+    _add_run_flags(parser)
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    parser.add_argument("--workers", type=int, default=2, help="processes that load images (2)")
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    from mocobench.runtime.device import choose_device, choose_precision
+    from pretrain.recipes import card, choose_recipe, customise
+    from pretrain.train import TrainingRun, pretrain
+
+    changes = {name: getattr(args, name) for name in RECIPE_FLAGS if getattr(args, name) is not None}
+    recipe, differs = customise(choose_recipe(args.recipe), changes)
+    device = choose_device(args.device)
+    run = TrainingRun(
+        recipe=recipe,
+        differs=differs,
+        data=args.data,
+        out=args.out,
+        seed=args.seed,
+        device=device,
+        precision=choose_precision(args.precision, device),
+        num_workers=args.workers,
+        resume=args.resume,
+        keep_every=args.keep_every,
+        command=command_of(args),
+    )
+    print(card(recipe))
+    print(f"  changed: {'; '.join(differs) or 'nothing'}")
+    print(f"  on {device} in {run.precision}, seed {run.seed}")
+    print(f"wrote {pretrain(run)}")
+
+
+# transfer
+
+
+def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(commands, common, "inspect", "say what a checkpoint holds", _inspect)
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from transfer.inspect import inspect, to_json, to_text
+
+    findings = inspect(args.checkpoint)
+    print(to_json(findings) if args.json else to_text(findings))
+
+
+def _add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(commands, common, "convert", "translate a checkpoint and prove that nothing changed", _convert)
+    parser.add_argument("source", type=Path, metavar="SRC")
+    parser.add_argument("target", type=Path, metavar="DST")
+    parser.add_argument("--to", required=True, metavar="NAME", help="detectron2, torchvision or safetensors")
+    parser.add_argument("--from", dest="source_format", default="auto", metavar="auto|NAME")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from transfer.convert import convert, to_text
+
+    print(to_text(convert(args.source, args.target, to=args.to, source=args.source_format)))
+
+
+# benchmarks
+
+
+def _add_protocols(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(commands, common, "protocols", "print evaluation protocols with every value they set", _protocols)
+    parser.add_argument("task", nargs="?", metavar="TASK")
+
+
+def _protocols(args: argparse.Namespace) -> None:
+    from benchmarks.protocol import card
+    from benchmarks.run import load_task, task_names
+
+    for task in [args.task] if args.task else task_names():
+        for name, protocol in load_task(task).PROTOCOLS.items():
+            print(f"--protocol {name}: {card(protocol)}\n")
+
+
+def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) -> None:
+    parser = _command(commands, common, "bench", "measure a backbone on one task", _bench)
+    parser.add_argument("task", metavar="TASK", help="see `mocobench protocols`; TASK --help shows its settings")
+    parser.add_argument("--backbone", required=True, metavar="PATH|random")
+    parser.add_argument("--arch", default="resnet50", help="of the random backbone (resnet50)")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--protocol", default="paper", metavar="NAME", help="(paper)")
+    parser.add_argument("--engine", default="auto", metavar="auto|embedded|detectron2")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for the record (results)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for other files of the run, such as the final model")
+    parser.add_argument("--on-bad-annotation", choices=("stop", "skip"), default="stop")
+    _add_run_flags(parser)
+    if len(argv) > 1 and argv[0] == "bench" and not argv[1].startswith("-"):
+        from benchmarks.protocol import setting_flags
+        from benchmarks.run import load_task
+
+        task = argv[1]
+        settings = parser.add_argument_group(f"settings of {task} (each overrides the protocol and makes it custom)")
+        for flag, keywords in setting_flags(load_task(task).PROTOCOLS["paper"]).items():
+            settings.add_argument(flag, **keywords)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from benchmarks.context import RunContext
+    from benchmarks.protocol import settings_of
+    from benchmarks.run import load_task, run_task, write_result
+    from mocobench.runtime.device import choose_device, choose_precision
+    from transfer.load import load_or_random
+
+    device = choose_device(args.device)
+    context = RunContext(
+        seed=args.seed,
+        device=device,
+        precision=choose_precision(args.precision, device),
+        num_workers=args.workers,
+        out=args.out,
+        on_bad_annotation=args.on_bad_annotation,
+    )
+    names = settings_of(load_task(args.task).PROTOCOLS["paper"])
+    result = run_task(
+        args.task,
+        backbone=load_or_random(args.backbone, seed=args.seed, arch=args.arch),
+        backbone_name=args.backbone if args.backbone == "random" else Path(args.backbone).stem,
+        data=args.data,
+        protocol_name=args.protocol,
+        overrides={name: value for name in names if (value := getattr(args, name, None)) is not None},
+        engine=args.engine,
+        context=context,
+        command=command_of(args),
+    )
+    for name, value in result.metrics.items():
+        print(f"{result.metric_info[name].title:<12} {value:6.2f} {result.metric_info[name].unit}")
+    print(f"wrote {write_result(args.results, result)}")
+
+
+# reports
+
+
+def _add_report(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(commands, common, "report", "tables of results beside the published numbers", _report)
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS_DIR")
+    parser.add_argument("--format", default="markdown", help="markdown")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(standard output)")
+
+
+def _report(args: argparse.Namespace) -> None:
+    from mocobench.runtime.files import write_text
+    from reports.report import build_report
+
+    text = build_report(args.results, format=args.format)
+    if args.out is None:
+        print(text, end="")
+    else:
+        write_text(args.out, text)
+        print(f"wrote {args.out}")
+
+
+def command_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """The command line as it can be typed again."""
+    return ("mocobench", *args.argv)

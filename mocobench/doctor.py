@@ -1,0 +1,142 @@
+"""What this machine can do, what is missing, and what each missing thing costs the user."""
+
+import importlib
+import importlib.util
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from mocobench import __version__
+from mocobench.runtime.device import has_native_bf16
+from mocobench.runtime.environment import cpu_name
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "pandas",
+    "tabulate",
+    "pycocotools",
+    "safetensors",
+    "tensorboard",
+)
+DETECTRON2_INSTALLATION = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
+# A MoCo v2 ResNet-50 checkpoint holds two encoders, the queue and SGD's momentum: about 0.4 GB, two at a time.
+CHECKPOINTS_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination: what was looked at, whether it is fine, what was found, and what it costs if not."""
+
+    topic: str
+    is_fine: bool
+    found: str
+    cost: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at versions, devices, precision, engines and disk. Changes nothing."""
+    return [
+        Finding("mocobench", True, f"{__version__}, Python {platform.python_version()}"),
+        *(_package(name) for name in PACKAGES),
+        Finding("processor", True, f"{cpu_name()}, torch uses {torch.get_num_threads()} threads"),
+        _cuda(),
+        *_precisions(),
+        _embedded(),
+        _detectron2(),
+        _disk(Path.cwd()),
+        _shared_memory(Path("/dev/shm")),
+    ]
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", f"mocobench needs it: pip install {name}")
+
+
+def _cuda() -> Finding:
+    if not torch.cuda.is_available():
+        cost = "every stage runs on the processor; the paper's schedules would take months, use the smoke protocols"
+        return Finding("cuda", False, "no CUDA device", cost)
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    names = ", ".join(f"{device.name} {device.total_memory / 2**30:.0f} GiB" for device in devices)
+    return Finding("cuda", True, f"{names}; one is used")
+
+
+def _precisions() -> list[Finding]:
+    devices = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
+    return [
+        Finding(f"bf16 on {device.type}", True, "in hardware; --precision auto takes it")
+        if has_native_bf16(device)
+        else Finding(
+            f"bf16 on {device.type}",
+            False,
+            "not in hardware",
+            "--precision auto takes fp32: about half the speed of bf16",
+        )
+        for device in devices
+    ]
+
+
+def _embedded() -> Finding:
+    from torchvision import ops
+
+    try:
+        ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    except RuntimeError as error:
+        cost = "no detection benchmark runs; install torch and torchvision of the same release"
+        return Finding("engine embedded", False, f"torchvision's operators do not load: {error}", cost)
+    return Finding("engine embedded", True, "R50-C4 boxes and masks on torch and torchvision")
+
+
+def _detectron2() -> Finding:
+    cost = f"this version drives the embedded engine; to load converted weights there: {DETECTRON2_INSTALLATION}"
+    if importlib.util.find_spec("detectron2") is None:
+        return Finding("engine detectron2", False, "not installed", cost)
+    try:
+        module = importlib.import_module("detectron2")
+        importlib.import_module("detectron2._C")
+    except ImportError as error:
+        return Finding("engine detectron2", False, f"installed, but does not import: {error}", cost)
+    return Finding("engine detectron2", False, f"{module.__version__} imports", cost)
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 2**30:.1f} GiB free in {folder}"
+    cost = "two ResNet-50 pretraining checkpoints need about 1 GiB; choose --out on another disk"
+    return Finding("disk", True, found) if free >= CHECKPOINTS_BYTES else Finding("disk", False, found, cost)
+
+
+def _shared_memory(folder: Path) -> Finding:
+    if not folder.is_dir():
+        return Finding("shared memory", True, f"no {folder} on this system; workers use files")
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 2**20:.0f} MiB free in {folder}"
+    cost = "loading workers pass batches through it and may be killed; use --workers 0 or give it more"
+    return Finding("shared memory", True, found) if free >= 1 << 28 else Finding("shared memory", False, found, cost)
+
+
+def to_text(findings: list[Finding]) -> str:
+    """For people: one line a finding, the cost below it."""
+    width = max(len(finding.topic) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{'ok' if finding.is_fine else '--'}  {finding.topic:<{width}}  {finding.found}")
+        if finding.cost:
+            lines.append(f"    {'':<{width}}  costs: {finding.cost}")
+    return "\n".join(lines)
+
+
+def to_json(findings: list[Finding]) -> str:
+    """For machines: a list of {topic, is_fine, found, cost}."""
+    return json.dumps([asdict(finding) for finding in findings], indent=2)

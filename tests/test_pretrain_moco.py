@@ -1,0 +1,105 @@
+"""MoCo against answers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pretrain.moco import MoCo, contrastive_loss, make_encoder
+
+
+@pytest.fixture
+def model() -> MoCo:
+    torch.manual_seed(0)
+    return MoCo(arch="resnet18", mlp=True, dim=8, queue_size=10, key_momentum=0.9, temperature=0.2)
+
+
+def test_loss_by_hand() -> None:
+    # positive logit ln 3, two negatives at 0: p = 3 / (3 + 1 + 1)
+    logits = torch.tensor([[math.log(3.0), 0.0, 0.0]])
+    assert contrastive_loss(logits).item() == pytest.approx(-math.log(3 / 5))
+
+
+def test_heads() -> None:
+    assert isinstance(make_encoder("resnet18", dim=8, mlp=False).fc, nn.Linear)
+    head = make_encoder("resnet50", dim=8, mlp=True).fc
+    assert [tuple(p.shape) for p in head.parameters()] == [(2048, 2048), (2048,), (8, 2048), (8,)]
+
+
+def test_key_encoder_starts_as_a_copy_without_gradient(model: MoCo) -> None:
+    for query, key in zip(model.encoder_q.parameters(), model.encoder_k.parameters(), strict=True):
+        assert torch.equal(query, key)
+        assert not key.requires_grad
+
+
+def test_key_encoder_moves_a_tenth_of_the_way(model: MoCo) -> None:
+    before = model.encoder_k.conv1.weight.clone()
+    with torch.no_grad():
+        model.encoder_q.conv1.weight.add_(1.0)
+    model.update_key_encoder()
+    assert torch.allclose(model.encoder_k.conv1.weight, before + 0.1, atol=1e-6)
+
+
+def test_batch_norm_statistics_of_the_key_encoder_are_its_own(model: MoCo) -> None:
+    model.train()
+    with torch.no_grad():
+        model(torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32) + 5)
+    assert not torch.allclose(model.encoder_q.bn1.running_mean, model.encoder_k.bn1.running_mean)
+
+
+def test_queue_starts_normalised(model: MoCo) -> None:
+    assert model.queue.shape == (8, 10)
+    assert torch.allclose(model.queue.norm(dim=0), torch.ones(10))
+
+
+def test_queue_wraps_around(model: MoCo) -> None:
+    keys = [torch.full((4, 8), float(i)) for i in range(3)]
+    for batch in keys:
+        model.enqueue(batch)
+    # 4 + 4 + 4 keys into 10 places: the third batch fills places 8, 9, 0, 1
+    assert model.queue[0].tolist() == [2, 2, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert model.queue_ptr.item() == 2
+
+
+def test_more_keys_than_places_keeps_the_newest(model: MoCo) -> None:
+    model.enqueue(torch.arange(23.0).view(23, 1).expand(23, 8))
+    assert sorted(model.queue[0].tolist()) == list(range(13, 23))
+    assert model.queue_ptr.item() == 3
+    assert model.queue[0, 2].item() == 22  # the newest key stands just before the pointer
+
+
+def test_logits_against_a_plain_restatement_in_float64(model: MoCo) -> None:
+    model = model.double().eval()  # eval: BN statistics do not move between the two computations
+    queries, keys = torch.randn(4, 3, 32, 32).double(), torch.randn(4, 3, 32, 32).double()
+    queue = model.queue.clone()
+    with torch.no_grad():
+        q = model.encoder_q(queries)
+        k = model.encoder_k(keys)
+    q, k = q / q.norm(dim=1, keepdim=True), k / k.norm(dim=1, keepdim=True)
+    expected = torch.stack(
+        [torch.stack([q[i] @ k[i], *(q[i] @ queue[:, j] for j in range(10))]) / 0.2 for i in range(4)]
+    )
+    logits, embedded = model(queries, keys)
+    assert torch.allclose(logits, expected, atol=1e-6)
+    assert torch.allclose(embedded, q, atol=1e-6)
+    assert torch.allclose(model.queue[:, :4], k.T, atol=1e-6)  # enqueued after the logits were taken
+
+
+def test_gradient_reaches_the_query_encoder_only(model: MoCo) -> None:
+    logits, _ = model(torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32))
+    contrastive_loss(logits).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder_q.fc.parameters())
+    assert all(p.grad is None for p in model.encoder_k.parameters())
+
+
+def test_state_has_the_names_of_the_authors_code(model: MoCo) -> None:
+    names = set(model.state_dict())
+    assert {"queue", "queue_ptr", "encoder_q.conv1.weight", "encoder_k.fc.2.bias"} <= names
+    assert {name.split(".")[0] for name in names} == {"encoder_q", "encoder_k", "queue", "queue_ptr"}
+
+
+def test_loss_is_that_of_cross_entropy_with_class_zero(model: MoCo) -> None:
+    logits = torch.randn(5, 11)
+    assert contrastive_loss(logits) == F.cross_entropy(logits, torch.zeros(5, dtype=torch.long))

@@ -1,0 +1,184 @@
+"""The pretraining run: what it writes, resume at epoch ends, and bad input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mocobench.runtime.errors import UserError
+from pretrain.recipes import RECIPES, customise
+from pretrain.train import TrainingRun, pretrain
+
+CHANGES = {"arch": "resnet18", "epochs": 2, "batch_size": 4, "image_size": 32, "queue_size": 10, "learning_rate": 0.03}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        folder = tmp_path / "images" / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(5):
+            Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "images"
+
+
+def make_run(data: Path, out: Path, **changes) -> TrainingRun:
+    recipe, differs = customise(RECIPES["demo"], CHANGES)
+    run = TrainingRun(
+        recipe=recipe,
+        differs=differs,
+        data=data,
+        out=out,
+        seed=0,
+        device=torch.device("cpu"),
+        precision="fp32",
+        num_workers=0,
+    )
+    return replace(run, **changes)
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_state(a: dict, b: dict) -> None:
+    assert a["epoch"] == b["epoch"]
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, tensor in a["state_dict"].items():
+        assert torch.equal(tensor, b["state_dict"][name]), name
+    for key, state in a["optimizer"]["state"].items():
+        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][key]["momentum_buffer"])
+
+
+def test_writes_the_authors_layout_and_records(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    last = pretrain(make_run(images, out))
+    content = load(last)
+    assert {"epoch", "arch", "state_dict", "optimizer", "mocobench"} == set(content)
+    assert (content["epoch"], content["arch"]) == (2, "resnet18")
+    assert content["state_dict"]["module.queue"].shape == (128, 10)
+    assert content["state_dict"]["module.queue_ptr"].item() == 2 * 2 * 4 % 10  # epochs x batches x images, wrapped
+    assert content["mocobench"]["input"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    # the authors' optimizer numbers every parameter, the key encoder's too
+    assert len(content["optimizer"]["param_groups"][0]["params"]) == 2 * 64
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    record = json.loads((out / "run.json").read_text())
+    assert record["data"]["images"] == 10
+    assert record["recipe"]["epochs"] == 2
+    assert "epochs: 10 -> 2" in " ".join(record["differs"]) or record["differs"]
+    assert list(out.glob("events.out.tfevents.*"))
+    assert_same_state(content, load(out / "checkpoint_0002.pth.tar"))
+    assert not list(out.glob(".*tmp"))
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_workers(images: Path, tmp_path: Path) -> None:
+    first = load(pretrain(make_run(images, tmp_path / "a")))
+    second = load(pretrain(make_run(images, tmp_path / "b", num_workers=2)))
+    assert_same_state(first, second)
+    other = load(pretrain(make_run(images, tmp_path / "c", seed=1)))
+    assert not torch.equal(first["state_dict"]["module.queue"], other["state_dict"]["module.queue"])
+
+
+def test_resumed_after_an_epoch_equals_never_stopped(images: Path, tmp_path: Path, monkeypatch) -> None:
+    whole = load(pretrain(make_run(images, tmp_path / "whole")))
+
+    import pretrain.train as train
+
+    def stop_after_the_first(*args, epoch: int, **kwargs):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return original(*args, epoch=epoch, **kwargs)
+
+    original = train.train_epoch
+    monkeypatch.setattr(train, "train_epoch", stop_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(make_run(images, tmp_path / "stopped"))
+    monkeypatch.setattr(train, "train_epoch", original)
+    assert load(tmp_path / "stopped" / "checkpoint_last.pth.tar")["epoch"] == 1
+    resumed = load(pretrain(make_run(images, tmp_path / "stopped")))
+    assert_same_state(whole, resumed)
+    lines = (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
+    last = pretrain(make_run(images, tmp_path / "run"))
+    before = last.stat().st_mtime_ns
+    assert pretrain(make_run(images, tmp_path / "run")) == last
+    assert last.stat().st_mtime_ns == before
+
+
+def test_resume_refuses_other_settings(images: Path, tmp_path: Path) -> None:
+    pretrain(make_run(images, tmp_path / "run"))
+    run = make_run(images, tmp_path / "run")
+    other = replace(run, recipe=replace(run.recipe, temperature=0.5), seed=3)
+    with pytest.raises(UserError, match=r"expected a run of the same settings, found temperature 0.2 there, 0.5 asked"):
+        pretrain(other)
+
+
+def test_resume_refuses_a_file_that_is_no_checkpoint(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "checkpoint_last.pth.tar").write_text("<html>not found</html>")
+    with pytest.raises(UserError, match="expected a checkpoint that `mocobench pretrain` wrote"):
+        pretrain(make_run(images, out))
+
+
+def test_resume_never_keeps_an_existing_run(images: Path, tmp_path: Path) -> None:
+    pretrain(make_run(images, tmp_path / "run"))
+    with pytest.raises(UserError, match="--resume never: .* exists"):
+        pretrain(make_run(images, tmp_path / "run", resume="never"))
+
+
+def test_missing_train_folder_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "images" / "val").mkdir(parents=True)
+    with pytest.raises(UserError, match="expected train/ with images below it, found val"):
+        pretrain(make_run(tmp_path / "images", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "images" / "train" / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"train: expected images \(\.jpg .*\), found none"):
+        pretrain(make_run(tmp_path / "images", tmp_path / "run"))
+
+
+def test_fewer_images_than_a_batch(images: Path, tmp_path: Path) -> None:
+    run = make_run(images, tmp_path / "run")
+    with pytest.raises(UserError, match="--batch-size 64: expected at least as many training images, found 10"):
+        pretrain(replace(run, recipe=replace(run.recipe, batch_size=64)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_unreadable_image_is_named(images: Path, tmp_path: Path, num_workers: int) -> None:
+    broken = images / "train" / "a" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"a/0\.png: expected an image that can be decoded"):
+        pretrain(make_run(images, tmp_path / "run", num_workers=num_workers))
+
+
+def test_odd_images_are_read_as_rgb(images: Path, tmp_path: Path) -> None:
+    folder = images / "train" / "a"
+    for mode in ("L", "RGBA", "P", "1"):
+        Image.new(mode, (40, 40)).save(folder / f"{mode}.png")
+    Image.new("CMYK", (40, 40)).save(folder / "cmyk.jpg")
+    assert pretrain(make_run(images, tmp_path / "run")).exists()
+
+
+def test_loss_that_is_not_finite_keeps_the_last_checkpoint(images: Path, tmp_path: Path) -> None:
+    run = make_run(images, tmp_path / "run")
+    with pytest.raises(UserError, match="expected a finite loss, found"):
+        pretrain(replace(run, recipe=replace(run.recipe, learning_rate=float("nan"))))
+
+
+def test_several_processes_are_refused(images: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="WORLD_SIZE=2: expected one process"):
+        pretrain(make_run(images, tmp_path / "run"))
