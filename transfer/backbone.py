@@ -119,6 +119,11 @@ def is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
+def is_variance(name: str) -> bool:
+    """BN's `running_var`: never negative; zero, by underflow, where a channel is always off."""
+    return name.endswith(".running_var")
+
+
 def expected_shapes(arch: str) -> dict[str, tuple[int, ...]]:
     """Canonical names and shapes of an architecture, BN counters included."""
     from torchvision import models
@@ -150,6 +155,7 @@ def check_tensors(arch: str, tensors: dict[str, torch.Tensor], source: str) -> N
         f"{name} {t.dtype}, not {kinds[name]}" for name, t in known.items() if t.dtype != kinds[name]
     ]
     faults["not finite"] = [name for name, t in known.items() if t.is_floating_point() and not t.isfinite().all()]
+    faults["of negative variance"] = [name for name, t in known.items() if is_variance(name) and (t < 0).any()]
     found = [f"{len(names)} {kind} ({_first_few(names)})" for kind, names in faults.items() if names]
     if found:
         raise UserError(f"{source}: expected the tensors of a {arch}, found {'; '.join(found)}")

@@ -1,0 +1,152 @@
+"""Open a checkpoint by what is in it, never by its name, and without running anything it says."""
+
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeGuard
+
+from mocobench.runtime.errors import UserError
+from transfer.safe_pickle import RefusedNameError, read_plain_pickle
+
+ZIP_START = b"PK\x03\x04"
+LFS_START = b"version https://git-lfs.github.com/spec/"
+TORCH_LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+# Protocols 2 and up start with their number; 0 and 1 do not, but they start by asking for a name or with a container.
+PICKLE_START = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|[(}\]][dlpq(cUVX]")
+WEB_PAGE_START = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
+HEAD_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: its container (`torch`, `pickle`, `safetensors`), its values, and a safetensors header."""
+
+    container: str
+    values: dict[str, Any]
+    header: dict[str, str] = field(default_factory=dict)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """The dictionary of names under a top-level key; empty when there is none."""
+        section = self.values.get(name)
+        return section if _is_by_name(section) else {}
+
+    def beside(self, *read: str) -> dict[str, str]:
+        """The top-level keys besides those that were read, with what they are."""
+        others = (name for name in self.values if name not in read)
+        return {name: "optimizer state" if name == "optimizer" else "not the weights" for name in others}
+
+
+def _is_by_name(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def open_checkpoint(path: Path) -> Content:
+    """Open a file that torch.save, pickle or safetensors wrote.
+
+    Raises:
+        UserError: missing, a folder, empty, damaged, not a checkpoint at all, or a pickle that asks for names other
+            than arrays and containers need.
+    """
+    head = _read_head(path)
+    if head.startswith(ZIP_START):
+        _check_torch_zip(path)
+        content = _open_torch(path, mmap=True)
+    elif TORCH_LEGACY_MAGIC in head[:32]:
+        content = _open_torch(path, mmap=False)
+    elif head[8:9] == b"{":
+        return _open_safetensors(path)
+    elif PICKLE_START.match(head):
+        content = _open_pickle(path)
+    else:
+        raise UserError(
+            f"{path}: expected a checkpoint (torch.save, pickle or safetensors), found a file that starts with "
+            f"{head[:16]!r}; name another file"
+        )
+    if not _is_by_name(content.values):
+        raise UserError(
+            f"{path}: expected a dictionary of weights by name, found {type(content.values).__name__}; "
+            "name another file"
+        )
+    return content
+
+
+def _read_head(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserError(f"{path}: expected a checkpoint file, found a folder; name a file in it")
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        raise UserError(f"{path}: expected a checkpoint, found no such file; check the path") from None
+    except OSError as error:
+        raise UserError(f"{path}: expected a checkpoint that can be read, found {error.strerror}") from error
+    if not head:
+        raise UserError(f"{path}: expected a checkpoint, found an empty file; download or write it again")
+    if head.startswith(LFS_START):
+        raise UserError(f"{path}: expected a checkpoint, found a git-LFS pointer to one; run `git lfs pull`")
+    if WEB_PAGE_START.match(head):
+        raise UserError(f"{path}: expected a checkpoint, found a web page saved as one; download the file itself")
+    return head
+
+
+def _check_torch_zip(path: Path) -> None:
+    """A zip archive ends with its directory, so one that is cut short is known before it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise _damaged(path, error) from error
+    if not any(name.endswith("/data.pkl") for name in names) or any(name.endswith("/constants.pkl") for name in names):
+        raise UserError(
+            f"{path}: expected a checkpoint that torch.save wrote, found another zip archive (a TorchScript model?); "
+            "save the model's state_dict() with torch.save"
+        )
+
+
+def _open_torch(path: Path, *, mmap: bool) -> Content:
+    import torch
+
+    try:
+        return Content("torch", torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
+    except UnpicklingError as error:
+        # torch names what it refuses in its message only.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise (_refused(path, refused[1]) if refused else _damaged(path, error)) from error
+    except Exception as error:  # a damaged file makes torch's reader trip over anything
+        raise _damaged(path, error) from error
+
+
+def _open_pickle(path: Path) -> Content:
+    try:
+        return Content("pickle", read_plain_pickle(path))
+    except RefusedNameError as error:
+        raise _refused(path, error.name) from error
+    except Exception as error:  # a damaged file makes the reader trip over anything
+        raise _damaged(path, error) from error
+
+
+def _open_safetensors(path: Path) -> Content:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Content("safetensors", {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _refused(path: Path, name: str) -> UserError:
+    return UserError(
+        f"{path}: expected tensors and plain values only, found a pickle that asks for {name}, which was not run; "
+        "if you trust it, save its state_dict() alone with torch.save"
+    )
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:100] or type(error).__name__
+    return UserError(
+        f"{path}: expected a whole checkpoint, found one that is cut short or damaged ({reason}); "
+        "download or write it again"
+    )

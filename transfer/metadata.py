@@ -1,0 +1,55 @@
+"""What a weights file that this project writes says about itself: one line of JSON that travels with the tensors."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mocobench.runtime.errors import UserError
+from transfer.backbone import Backbone, InputSpec, Provenance
+
+KEY = "mocobench"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything of a Backbone but its tensors, and the digest that they must have."""
+
+    input: InputSpec
+    provenance: Provenance
+    stride_in_1x1: bool
+    declared_arch: str
+    declared_digest: str
+
+
+def metadata_json(backbone: Backbone) -> str:
+    """The metadata as compact JSON on one line."""
+    record = {
+        "arch": backbone.arch,
+        "input": backbone.input.to_dict(),
+        "stride_in_1x1": backbone.stride_in_1x1,
+        "digest": backbone.digest,
+        "provenance": backbone.provenance.to_dict(),
+    }
+    return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
+def parse_metadata(text: str, path: Path) -> Metadata:
+    """Read what `metadata_json` wrote.
+
+    Raises:
+        UserError: it is not JSON, or lacks a value.
+    """
+    try:
+        record = json.loads(text)
+        return Metadata(
+            input=InputSpec.from_dict(record["input"]),
+            provenance=Provenance.from_dict(record["provenance"]),
+            stride_in_1x1=bool(record["stride_in_1x1"]),
+            declared_arch=str(record["arch"]),
+            declared_digest=str(record["digest"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: expected the metadata that mocobench writes, found {type(error).__name__} {error}; "
+            "convert the original checkpoint again"
+        ) from error

@@ -1,0 +1,17 @@
+"""The project's own format: canonical names in safetensors, everything else as metadata in its header."""
+
+from pathlib import Path
+
+from transfer.backbone import Backbone
+from transfer.metadata import KEY, metadata_json
+
+SUMMARY = "safetensors, with the input convention and provenance in the header"
+SUFFIX = ".safetensors"
+
+
+def write(backbone: Backbone, path: Path) -> None:
+    """Write the tensors under canonical names."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in backbone.tensors.items()}
+    save_file(tensors, path, metadata={"format": "pt", KEY: metadata_json(backbone)})
