@@ -48,10 +48,8 @@ def _render_table(table: Table) -> str:
 
     columns = ["", *(escape(column) for column in table.columns)]
     frame = pd.DataFrame([_cells(row) for row in table.rows], columns=columns)
-    words = table.num_word_columns + 1
-    last_words = sum(column in ("source", "read", "probed by") for column in table.columns)
-    numbers = len(columns) - words - last_words
-    align = ["left"] * words + ["right"] * numbers + ["left"] * last_words
+    left, right = 1 + table.num_left_words, table.num_right_words
+    align = ["left"] * left + ["right"] * (len(columns) - left - right) + ["left"] * right
     if not any(row.kind for row in table.rows):
         frame, align = frame.drop(columns=""), align[1:]
     return frame.to_markdown(index=False, disable_numparse=True, colalign=align)

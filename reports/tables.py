@@ -36,11 +36,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Column heads, how many columns on the left hold words, and the rows."""
+    """Column heads, the rows, and how many columns at the left and at the right hold words; between them, numbers."""
 
     columns: tuple[str, ...]
-    num_word_columns: int
     rows: tuple[Row, ...]
+    num_left_words: int = 2
+    num_right_words: int = 2
 
 
 def measured_table(table: Comparable, published: Sequence[Published], labels: Mapping[str, str]) -> Table:
@@ -62,14 +63,14 @@ def measured_table(table: Comparable, published: Sequence[Published], labels: Ma
         rows.append(Row(MEASURED, (*words, *values, *baseline, *tail)))
     blank = (NOTHING,) if has_baseline else ()
     rows += [Row(PUBLISHED, _published_cells(row, metrics, blank)) for row in published]
-    return Table(columns=columns, num_word_columns=2, rows=tuple(rows))
+    return Table(columns=columns, rows=tuple(rows))
 
 
 def published_table(published: Sequence[Published]) -> Table:
     """Published rows of one protocol alone."""
     metrics = columns_of(published[0].task, {name for row in published for name in row.metrics})
     rows = tuple(Row(PUBLISHED, _published_cells(row, metrics, ())) for row in published)
-    return Table(columns=(*_heads(metrics), "n", "source", "read"), num_word_columns=2, rows=rows)
+    return Table(columns=(*_heads(metrics), "n", "source", "read"), rows=rows)
 
 
 def comparison_table(published: Sequence[Published]) -> Table:
@@ -79,9 +80,9 @@ def comparison_table(published: Sequence[Published]) -> Table:
             PUBLISHED,
             (
                 row.method,
+                row.pretraining.lr_rule or NOTHING,
                 str(row.pretraining.epochs),
                 str(row.pretraining.batch),
-                row.pretraining.lr_rule or NOTHING,
                 published_value(row, "top1"),
                 row.protocol,
                 source_of(row),
@@ -90,8 +91,8 @@ def comparison_table(published: Sequence[Published]) -> Table:
         )
         for row in comparison_rows(published)
     )
-    columns = ("method", "epochs", "batch", "lr rule", "top-1", "probed by", "source", "read")
-    return Table(columns=columns, num_word_columns=1, rows=cells)
+    columns = ("method", "lr rule", "epochs", "batch", "top-1", "probed by", "source", "read")
+    return Table(columns=columns, rows=cells, num_right_words=3)
 
 
 def comparison_rows(published: Sequence[Published]) -> list[Published]:
@@ -122,7 +123,8 @@ def summary_table(tables: Sequence[Comparable], labels: Mapping[str, str]) -> Ta
             wins, compared = wins + sum(gain.is_better for gain in gains), compared + len(gains)
         rows.append(Row(PLAIN, (*cells, f"{wins} of {compared}" if compared else NOTHING)))
     columns = [f"T{number} {_short_name(table)} {title_of(name)}" for number, table, name in heads]
-    return Table(columns=("backbone", *columns, "above random"), num_word_columns=1, rows=tuple(rows))
+    columns = ["backbone", *columns, "above random"]
+    return Table(columns=tuple(columns), rows=tuple(rows), num_left_words=1, num_right_words=0)
 
 
 def measured_value(row: Measured, metric: str) -> str:

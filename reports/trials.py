@@ -7,7 +7,6 @@ from statistics import fmean, stdev
 
 from benchmarks.result import Metric, Result
 
-
 # In the order in which a report shows them.
 KINDS = ("", "smoke", "custom")
 

@@ -1,0 +1,66 @@
+"""Result records from folders: which files are records, and what the user is told of a broken one."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.result import RecordError
+from reports.collect import collect_results
+
+
+def test_records_are_found_below_the_folders_and_copies_count_once(tmp_path: Path, make_result: Any) -> None:
+    one, two = make_result({"top1": 1.0}), make_result({"top1": 2.0}, seed=1)
+    for name, result in (("a.json", one), ("deep/b.json", two), ("deep/copy.json", one)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(result.to_json())
+    assert sorted(result.seed for result in collect_results([tmp_path])) == [0, 1]
+    assert collect_results([tmp_path, tmp_path / "deep"]) == collect_results([tmp_path / "deep", tmp_path])
+
+
+def test_other_json_is_left_alone(tmp_path: Path, make_result: Any) -> None:
+    (tmp_path / "run.json").write_text('{"recipe": "demo"}')
+    (tmp_path / "backbone.pth.json").write_text("[1, 2]")
+    (tmp_path / "result.json").write_text(make_result({"top1": 1.0}).to_json())
+    assert len(collect_results([tmp_path])) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "<!DOCTYPE html>\n<p>not here</p>", "\x00\xff"])
+def test_a_file_that_is_not_json_is_named_in_one_line(tmp_path: Path, make_result: Any, content: str) -> None:
+    (tmp_path / "good.json").write_text(make_result({"top1": 1.0}).to_json())
+    (tmp_path / "broken.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RecordError, match=r"broken\.json: expected JSON, found .*; remove or rerun it") as caught:
+        collect_results([tmp_path])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 99}, "expected a result record of schema 1, found 99"),
+        ({"metrics": {"top1": "high"}}, "metric top1 = 'high', not a finite number"),
+        ({"extra": 1}, r"unknown fields \['extra'\]"),
+        ({"seed": "zero"}, "seed: expected int, found 'zero'"),
+        ({"engine": ["torch"]}, "engine: expected dict"),
+        ({"wall_seconds": None}, "wall_seconds: expected number, found None"),
+        ({"peak_memory_bytes": {"host": "2 GB"}}, "peak_memory_bytes.host: expected int, found '2 GB'"),
+    ],
+)
+def test_a_broken_record_is_named(tmp_path: Path, make_result: Any, change: dict[str, Any], message: str) -> None:
+    record = json.loads(make_result({"top1": 1.0}).to_json())
+    (tmp_path / "bad.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(RecordError, match=r"bad\.json: .*" + message) as caught:
+        collect_results([tmp_path])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_records_says_so(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RecordError, match=re.escape(f"{tmp_path}: expected result records (*.json), found none")):
+        collect_results([tmp_path])
+    with pytest.raises(RecordError, match="expected a folder of result records, found nothing"):
+        collect_results([tmp_path / "missing"])
+    with pytest.raises(RecordError, match="expected a folder of result records, found a file"):
+        collect_results([tmp_path / "run.json"])

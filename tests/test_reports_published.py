@@ -1,0 +1,126 @@
+"""The published numbers: their schema, and values read off the papers."""
+
+from pathlib import Path
+
+import pytest
+
+from reports.metrics import TITLES
+from reports.published import CHECKED, SHOW, Published, load_published, load_released_files, read_rows
+
+OTHER_METRICS = {"top1_k20", "top1_k200", "gpu_memory_gb", "hours"}
+
+TABLE = """
+short = "Paper"
+title = "A Paper"
+[[tables]]
+table = "Table 1"
+protocol = "imagenet-linear/moco@1"
+metrics = ["top1"]
+checked = "original"
+rows = [{ method = "MoCo", %s }]
+"""
+
+
+def find(protocol: str, method: str, short: str, table: str = "", **pretraining: object) -> list[Published]:
+    return [
+        row
+        for row in load_published()
+        if (row.protocol, row.method, row.source.short) == (protocol, method, short)
+        and table in ("", row.table)
+        and all(getattr(row.pretraining, name) == value for name, value in pretraining.items())
+    ]
+
+
+def test_every_row_is_whole() -> None:
+    rows = load_published()
+    assert len(rows) > 150
+    for row in rows:
+        assert row.metrics
+        assert row.metrics.keys() == row.checked.keys()
+        assert row.metrics.keys() <= TITLES.keys() | OTHER_METRICS
+        assert all(0 < value <= 100 for value in row.metrics.values()), row
+        assert set(row.checked.values()) <= set(CHECKED)
+        assert row.show in SHOW
+        assert row.source.title
+        assert row.table
+        assert row.spread is None or (row.spread.keys() == row.metrics.keys() and row.trials)
+
+
+def test_no_row_stands_twice() -> None:
+    rows = load_published()
+    assert len({repr(row) for row in rows}) == len(rows)
+
+
+def test_moco_v2_table_1() -> None:
+    (row,) = find("imagenet-linear/moco@1", "MoCo v2", "MoCo v2", "Table 1", epochs=800)
+    assert (row.metrics, row.checked, row.origin) == ({"top1": 71.1}, {"top1": "original"}, "original")
+    (row,) = [row for row in load_published() if row.case == "(a)" and row.task == "voc-detection"]
+    assert row.metrics == {"ap50": 82.0, "ap": 56.4, "ap75": 62.6}
+    assert row.checked == {"ap50": "unchecked", "ap": "transcription", "ap75": "unchecked"}
+    assert (row.trials, row.spread) == (5, {"ap50": 0.2, "ap": 0.2, "ap75": 0.4})
+
+
+def test_both_learning_rate_rules_of_simclr() -> None:
+    rows = find("imagenet-linear/simclr@1", "SimCLR", "SimCLR", "Table B.1", epochs=200, batch=256)
+    assert {row.pretraining.lr_rule: row.metrics["top1"] for row in rows} == {"linear": 61.9, "sqrt": 64.3}
+    assert len(find("imagenet-linear/simclr@1", "SimCLR", "SimCLR", "Table B.1")) == 48
+
+
+def test_both_sides_of_a_disagreement_are_kept() -> None:
+    (authors,) = find("voc-detection/moco-c4-24k@1", "MoCo v2", "MoCo v2", epochs=800)
+    (others,) = find("voc-detection/moco-c4-24k@1", "MoCo v2", "PixPro", epochs=800)
+    assert (authors.metrics["ap"], others.metrics["ap"]) == (57.4, 57.6)
+    assert (authors.origin, others.origin) == ("original", "re-run by PixPro")
+    (authors,) = find("coco-detection/moco-c4-2x@1", "MoCo v1", "MoCo v1")
+    (others,) = find("coco-detection/moco-c4-2x@1", "MoCo v1", "PyContrast")
+    assert (authors.metrics["mask_ap"], others.metrics["mask_ap"]) == (35.4, 35.6)
+
+
+def test_the_order_of_simsiams_columns_is_not_ours() -> None:
+    """Its Table 5 prints AP50/AP/AP75; MoCo v1 prints AP/AP50/AP75 for COCO."""
+    (row,) = find("coco-detection/simsiam-c4-1x@1", "BYOL", "SimSiam")
+    assert (row.metrics["box_ap50"], row.metrics["box_ap"], row.metrics["mask_ap"]) == (57.8, 37.9, 33.2)
+
+
+def test_ap_lies_between_zero_and_its_value_at_one_half() -> None:
+    """AP averages over IoU thresholds from 0.5 up, so it is below AP50: a law that a swapped column breaks."""
+    for row in load_published():
+        for prefix in ("", "box_", "mask_"):
+            ap, ap50, ap75 = (row.metrics.get(prefix + name) for name in ("ap", "ap50", "ap75"))
+            if ap is not None and ap50 is not None and ap75 is not None:
+                assert ap < ap50
+                assert ap75 < ap50
+
+
+def test_printed_trials_give_mean_and_spread() -> None:
+    (row,) = [row for row in load_published() if row.samples and row.method == "MoCo v1"]
+    assert row.metrics["top1"] == pytest.approx((60.6 + 60.6 + 60.7 + 60.9 + 61.1) / 5)
+    squares = 0.18**2 + 0.18**2 + 0.08**2 + 0.12**2 + 0.32**2  # distances to 60.78
+    assert row.spread is not None
+    assert row.spread["top1"] == pytest.approx((squares / 4) ** 0.5)
+    assert row.trials == 5
+
+
+def test_released_files() -> None:
+    files = {(file.method, file.epochs): file.md5_prefix for file in load_released_files()}
+    expected = {("MoCo v1", 200): "b251726a", ("MoCo v2", 200): "59fd9945", ("MoCo v2", 800): "a04e12f8"}
+    assert files == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("values = [1.0, 2.0]", "Table 1, row 1: .*longer"),
+        ('values = [1.0], checked = "maybe"', "row 1: checked: expected one of .* found 'maybe'"),
+        ('values = [1.0], origin = "heard"', "row 1: origin: expected one of .* found 'heard'"),
+        ('values = [1.0], show = "often"', "row 1: show: expected one of .* found 'often'"),
+        ('values = [1.0], protocol = "moco"', "row 1: protocol: expected TASK/NAME@VERSION, found 'moco'"),
+        ("values = [1.0], epoch = 200", "row 1: .*unexpected keyword argument 'epoch'"),
+        ("values = [1.0], samples = [1.0, 2.0]", "row 1: samples: expected one metric, without values"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "paper.toml"
+    path.write_text(TABLE % row)
+    with pytest.raises(ValueError, match=message):
+        read_rows(path)

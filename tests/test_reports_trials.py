@@ -1,0 +1,64 @@
+"""Trials: what counts as the same row, its mean and spread, and its difference to random."""
+
+from typing import Any
+
+import pytest
+
+from reports.trials import gains_over_random, group_results
+
+
+def test_mean_and_sample_standard_deviation_by_hand(make_result: Any) -> None:
+    results = [make_result({"top1": value}, seed=seed, digest="d") for seed, value in enumerate((1.0, 2.0, 6.0))]
+    (table,) = group_results(results)
+    (row,) = table.rows
+    assert row.seeds == (0, 1, 2)
+    assert row.mean("top1") == 3.0
+    assert row.spread("top1") == pytest.approx(7.0**0.5)  # (4 + 1 + 9) / 2
+    assert row.mean("top5") is None
+
+
+def test_a_single_trial_has_no_spread(make_result: Any) -> None:
+    (table,) = group_results([make_result({"top1": 5.0})])
+    assert (table.rows[0].mean("top1"), table.rows[0].spread("top1")) == (5.0, None)
+
+
+def test_random_backbones_of_several_seeds_are_one_row_and_others_are_not(make_result: Any) -> None:
+    draws = [make_result({"top1": 1.0}, backbone="random", seed=seed) for seed in (0, 1)]
+    trained = [make_result({"top1": 1.0}, digest=digest) for digest in ("a", "b")]
+    (table,) = group_results([*draws, *trained])
+    assert [len(row.trials) for row in table.rows] == [1, 1, 2]
+    assert table.rows[-1].is_random
+
+
+@pytest.mark.parametrize("change", [{"settings": {"learning_rate": 1.0}}, {"data": "others"}, {"base": "x/y@1"}])
+def test_another_setting_or_other_data_is_another_table(make_result: Any, change: dict[str, Any]) -> None:
+    assert len(group_results([make_result({"top1": 1.0}), make_result({"top1": 1.0}, **change)])) == 2
+
+
+def test_another_engine_is_another_row(make_result: Any) -> None:
+    results = [make_result({"top1": 1.0}, digest="d"), make_result({"top1": 1.0}, digest="d", engine={"name": "other"})]
+    (table,) = group_results(results)
+    assert len(table.rows) == 2
+
+
+def test_of_two_runs_of_a_seed_the_newest_counts(make_result: Any) -> None:
+    old = make_result({"top1": 1.0}, created="2026-01-01T00:00:00+00:00")
+    new = make_result({"top1": 9.0}, created="2026-01-02T00:00:00+00:00")
+    (row,) = group_results([new, old])[0].rows
+    assert (row.mean("top1"), row.rerun_seeds) == (9.0, (0,))
+
+
+def test_gain_over_random_needs_the_same_seeds(make_result: Any) -> None:
+    trained = [make_result({"top1": 12.0 + seed, "top5": 1.0}, seed=seed, digest="d") for seed in (0, 1)]
+    draws = [make_result({"top1": 10.0, "top5": 2.0}, seed=seed, backbone="random") for seed in (0, 1)]
+    (table,) = group_results([*trained, *draws])
+    gains = gains_over_random(table, table.rows[0], ("top1", "top5"))
+    assert [(gain.points, gain.is_better) for gain in gains] == [(2.5, True), (-1.0, False)]
+    (table,) = group_results([*trained, draws[0]])
+    assert gains_over_random(table, table.rows[0], ("top1",)) == ()
+
+
+def test_a_draw_with_random_is_not_better(make_result: Any) -> None:
+    (table,) = group_results([make_result({"top1": 10.001}), make_result({"top1": 10.0}, backbone="random")])
+    (gain,) = gains_over_random(table, table.rows[0], ("top1",))
+    assert (gain.points, gain.is_better) == (0.0, False)
