@@ -48,6 +48,11 @@ SECTIONS = {
 
 NOT_COMPARABLE = "Published, for reference: not comparable with the rows above"
 
+TWO_RULES = (
+    "MoCo v2's Table 2 quotes SimCLR under the linear rule; the square-root rule, from SimCLR's Table B.1, "
+    "is better for small batches. The two methods are probed under different protocols."
+)
+
 
 def build_document(tables: Sequence[Comparable], published: Sequence[Published]) -> tuple[Block, ...]:
     """All blocks of the report on these tables, in order: a section per task, the summary, the legend."""
@@ -100,12 +105,6 @@ def _task_section(
         blocks.append(Heading(3, "Published: MoCo v2 against SimCLR, with both of SimCLR's learning-rate rules"))
         blocks += [comparison_table(published), Notes((Note("Beware", TWO_RULES),))]
     return blocks
-
-
-TWO_RULES = (
-    "MoCo v2's Table 2 quotes SimCLR under the linear rule; the square-root rule, from SimCLR's Table B.1, "
-    "is better for small batches. The two methods are probed under different protocols."
-)
 
 
 def _published_beside(table: Comparable, published: Sequence[Published]) -> list[Published]:

@@ -1,6 +1,6 @@
 """What stands under a table: the protocol with every value, the data, how it was run, and what to beware of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,5 +148,5 @@ def _other_metrics(table: Comparable) -> list[Note]:
     return [Note("Also recorded", "; ".join(texts) + " (rows in the table's order)")] if texts else []
 
 
-def _distinct(texts: Any) -> str:
+def _distinct(texts: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(texts))
