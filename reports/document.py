@@ -194,6 +194,7 @@ def _legend(cited: Sequence[Source]) -> tuple[Note, ...]:
         Note("Smoke", "a protocol sized for two CPU cores: it shows that the chain works, and has no published rows"),
         Note("above random", "columns in which the mean is above the random backbone's: a sign, not a test"),
         Note("Custom", "a protocol with a changed value or other data: never compared with a published row"),
+        Note("Published rows", "ResNet-50; a width, such as 2x, is said where it is not 1x"),
         Note("source", "re-run by: measured again by others; printed by: in the text of others"),
         Note("read", f"where the published number was read: {marks}"),
         *([Note("Sources", sources)] if sources else []),

@@ -58,7 +58,7 @@ def measured_table(table: Comparable, published: Sequence[Published], labels: Ma
         gains = [signed(gain.points) for gain in gains_over_random(table, row, headlines)]
         values = [measured_value(row, name) for name in metrics]
         baseline = [" / ".join(gains) or NOTHING] if has_baseline else []
-        words = (labels[backbone_key(row.first)], pretraining_of(row.first))
+        words = (labels[backbone_key(row.first)], f"{row.first.backbone.arch}, {pretraining_of(row.first)}")
         tail = (str(len(row.trials)), f"{engine_of(row.first)}, {row.first.precision}", "")
         rows.append(Row(MEASURED, (*words, *values, *baseline, *tail)))
     blank = (NOTHING,) if has_baseline else ()
@@ -151,11 +151,11 @@ def published_value(row: Published, metric: str) -> str:
 def pretraining_of(result: Result) -> str:
     """What the record says of a backbone's pretraining."""
     if is_random(result):
-        return "none"
+        return "not pretrained"
     provenance = result.backbone.provenance
     epochs = provenance.get("epochs")
     parts = [provenance.get("method"), provenance.get("recipe"), f"{epochs} ep" if epochs else None]
-    return ", ".join(str(part) for part in parts if part) or "not said"
+    return ", ".join(str(part) for part in parts if part) or "pretraining not said"
 
 
 def engine_of(result: Result) -> str:

@@ -36,7 +36,7 @@ def test_measured_and_published_rows_of_one_protocol_share_a_table(tmp_path: Pat
     ]
     table = section(report_on(tmp_path, *runs), "### T1. imagenet-linear/moco@1, on photos")
     (measured,) = rows_of(table, r"**measured")
-    assert measured[1:6] == ["demo", "MoCo v2, 20 ep", "68.00 ± 1.00", "88.00 ± 0.00", "3"]
+    assert measured[1:6] == ["demo", "resnet50, MoCo v2, 20 ep", "68.00 ± 1.00", "88.00 ± 0.00", "3"]
     published = {(row[1], row[3]): row for row in rows_of(table, "published")}
     assert published["MoCo v2 (e)", "71.1"][-2:] == ["MoCo v2, Table 1", "●"]
     assert published["MoCo (a)", "66.2"][-1] == "◐"
