@@ -1,0 +1,95 @@
+"""Frozen features: the backbone in eval mode, prepared as its weights ask, and the proof that it stayed frozen."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from benchmarks.classification.data import Batch, View, image_batches
+from benchmarks.context import RunContext
+from mocobench.runtime.device import autocast
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import ImageFolder
+from mocobench.runtime.progress import progress
+from transfer.backbone import Backbone, is_counter
+from transfer.network import build_network
+
+FEATURE_BATCH = 128  # images per forward pass; bounds memory and moves no number, BN being in eval mode
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A backbone's network on a device. It never trains: eval mode, no gradients, no BN statistics."""
+
+    backbone: Backbone
+    network: nn.Module
+    device: torch.device
+    precision: str
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features (N, C), float32 on the device, of uint8 RGB images (N, 3, H, W).
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            features = self.network(self.backbone.input.prepare(images.float() / 255)).float()
+        if not features.isfinite().all():
+            raise UserError(
+                f"{self.backbone.provenance.source}: expected finite features at --precision {self.precision}, "
+                "found NaN or infinity; try --precision fp32, or other weights"
+            )
+        return features
+
+    def extract(self, batches: Iterable[Batch], *, num_images: int, label: str) -> Batch:
+        """Features (num_images, C) and labels (num_images,) of all batches in order, on the CPU."""
+        features = torch.empty(num_images, self.backbone.feature_size)
+        labels = torch.empty(num_images, dtype=torch.int64)
+        start = 0
+        with progress(total=num_images, label=label, unit="image") as bar:
+            for images, batch_labels in batches:
+                end = start + len(images)
+                features[start:end] = self.features(images).cpu()
+                labels[start:end] = batch_labels
+                bar.update(len(images))
+                start = end
+        assert start == num_images, (start, num_images)
+        return features, labels
+
+    def extract_folder(self, folder: ImageFolder, view: View, context: RunContext, *, label: str) -> Batch:
+        """Features (N, C) and labels (N,) of one view of every image, in the folder's order, on the CPU."""
+        num_images = len(folder.paths)
+        batches = image_batches(
+            folder,
+            range(num_images),
+            view=view,
+            batch_size=FEATURE_BATCH,
+            seed=context.seed,
+            num_workers=context.num_workers,
+        )
+        return self.extract(batches, num_images=num_images, label=label)
+
+    def require_unmoved(self) -> None:
+        """Prove that every tensor still is, bit for bit, the backbone's: a probe must train its classifier alone.
+
+        Raises:
+            AssertionError: a tensor moved; it is named.
+        """
+        state = self.network.state_dict()
+        for name, tensor in self.backbone.tensors.items():
+            if not is_counter(name) and not torch.equal(state[name].cpu(), tensor):
+                raise AssertionError(f"{name} moved although the backbone is frozen")
+
+
+def freeze(backbone: Backbone, *, device: torch.device, precision: str) -> FrozenBackbone:
+    """The backbone's network, frozen, on a device."""
+    network = build_network(backbone).requires_grad_(False)
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    return FrozenBackbone(backbone, network, device, precision)
+
+
+def mean_norm(features: torch.Tensor) -> float:
+    """Mean L2 norm of features (N, C): the scale that a probe's learning rate has to suit."""
+    return features.norm(dim=1).mean().item()
