@@ -1,0 +1,100 @@
+"""What a checkpoint is: its format, where it came from, what it holds, and what looks wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transfer.backbone import Backbone, is_counter, is_variance
+from transfer.load import load
+
+
+def inspect(path: Path, source: str = "auto") -> dict[str, Any]:
+    """Everything that is known about a checkpoint, as plain values.
+
+    Raises:
+        UserError: it is not a checkpoint that `load_backbone` reads.
+    """
+    loaded = load(path, source=source)
+    backbone = loaded.backbone
+    dropped: dict[str, list[str]] = {}
+    for name, reason in loaded.found.dropped.items():
+        dropped.setdefault(reason, []).append(name)
+    return {
+        "path": str(loaded.path),
+        "format": loaded.format,
+        "sha256": loaded.sha256,
+        "arch": backbone.arch,
+        "provenance": backbone.provenance.to_dict(),
+        "num_tensors": len(backbone.tensors),
+        "num_parameters": num_parameters(backbone),
+        "input": backbone.input.to_dict(),
+        "stride": "1x1" if backbone.stride_in_1x1 else "3x3",
+        "digest": backbone.digest,
+        "dropped": dropped,
+        "warnings": warnings(backbone),
+    }
+
+
+def num_parameters(backbone: Backbone) -> int:
+    """Numbers that training changes by gradient: convolutions, BN weights and biases."""
+    learned = (t for name, t in backbone.tensors.items() if name.endswith((".weight", ".bias")))
+    return sum(tensor.numel() for tensor in learned)
+
+
+def warnings(backbone: Backbone) -> list[str]:
+    """What is legal but suspicious about BN's statistics."""
+    tensors = backbone.tensors
+    layers = [name.removesuffix(".running_var") for name in tensors if is_variance(name)]
+    untouched = [layer for layer in layers if _is_untouched(tensors, layer)]
+    found = []
+    if untouched:
+        found.append(
+            f"{len(untouched)} of {len(layers)} BN layers have the statistics they start with (mean 0, variance 1), "
+            f"{untouched[0]} first: the network was hardly trained, or its statistics were lost"
+        )
+    dead = sum(int((tensors[layer + ".running_var"] == 0).sum()) for layer in layers)
+    if dead:
+        found.append(f"{dead} BN channels have variance 0: they never changed in training")
+    never_counted = [name for name, t in tensors.items() if is_counter(name) and t == 0]
+    if never_counted and not untouched:
+        found.append(f"{len(never_counted)} BN counters are 0, though the statistics are not those BN starts with")
+    return found
+
+
+def _is_untouched(tensors: dict[str, torch.Tensor], layer: str) -> bool:
+    mean, variance = tensors[layer + ".running_mean"], tensors[layer + ".running_var"]
+    return bool((mean == 0).all()) and bool((variance == 1).all())
+
+
+def to_text(found: dict[str, Any]) -> str:
+    """What `inspect` returns, for people."""
+    provenance, spec = found["provenance"], found["input"]
+    lines = [
+        found["path"],
+        f"  format      {found['format']}",
+        f"  backbone    {found['arch']}, {found['num_tensors']} tensors, {found['num_parameters']:,} parameters",
+        f"  input       {spec['channel_order']}, values 0 to {spec['max_value']:g}, mean {_numbers(spec['mean'])}, "
+        f"std {_numbers(spec['std'])}",
+        f"  stride      in the {found['stride']} convolutions of bottlenecks",
+        *(f"  {name:<11} {provenance[name]}" for name in ("method", "recipe", "epochs", "seed") if name in provenance),
+        f"  origin      {provenance['source']} ({provenance['format']})",
+        f"  digest      {found['digest']}",
+        f"  sha256      {found['sha256']}",
+        *(
+            f"  dropped     {len(names)} {reason} ({names[0]}{', ...' * (len(names) > 1)})"
+            for reason, names in found["dropped"].items()
+        ),
+        *(f"  warning     {warning}" for warning in found["warnings"]),
+    ]
+    return "\n".join(lines)
+
+
+def to_json(found: dict[str, Any]) -> str:
+    """What `inspect` returns, for machines."""
+    return json.dumps(found, indent=2, allow_nan=False)
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
