@@ -1,10 +1,15 @@
 """Fixtures shared by the tests."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torchvision import models
 
 from benchmarks.result import (
     BackboneRecord,
@@ -24,6 +29,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real data sets in ../shared/data are not here")
     return SHARED_DATA
+
+
+@pytest.fixture
+def bright_and_dark(tmp_path: Path) -> Path:
+    """An image folder of two classes that any network tells apart: six training and three validation images each."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for name, low in (("bright", 180), ("dark", 0)):
+            folder = tmp_path / "world" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(low, low + 70, size=(40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "world"
 
 
 @pytest.fixture(scope="session")
@@ -54,5 +73,43 @@ def make_result() -> Callable[..., Result]:
             created=changes.get("created", "2026-01-01T00:00:00+00:00"),
             command=("mocobench", "bench"),
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def resnet_state() -> Callable[..., dict[str, torch.Tensor]]:
+    """The state dict of a ResNet in which no two BN tensors are alike, as after training; `arch`, `seed`, classes."""
+
+    @cache
+    def make(arch: str = "resnet18", seed: int = 0, num_classes: int = 10) -> dict[str, torch.Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            state = models.get_model(arch, weights=None, num_classes=num_classes).state_dict()
+            for name, tensor in state.items():
+                if name.endswith(".num_batches_tracked"):
+                    tensor.fill_(100 + seed)
+                elif tensor.ndim == 1:
+                    tensor.copy_(torch.rand_like(tensor) + (0.5 if name.endswith((".weight", "_var")) else -0.5))
+        return state
+
+    return lambda *args, **kwargs: {name: tensor.clone() for name, tensor in make(*args, **kwargs).items()}
+
+
+@pytest.fixture(scope="session")
+def moco_content(resnet_state: Callable[..., dict[str, torch.Tensor]]) -> Callable[..., dict[str, Any]]:
+    """What a MoCo v2 checkpoint in the authors' layout holds: two encoders with MLP heads, a queue of 32 keys."""
+
+    def make(arch: str = "resnet18") -> dict[str, Any]:
+        state = {}
+        for seed, encoder in enumerate(("encoder_q", "encoder_k")):
+            trunk = {name: t for name, t in resnet_state(arch, seed).items() if not name.startswith("fc.")}
+            size = 2048 if arch == "resnet50" else 512
+            head = {"fc.0.weight": torch.ones(size, size), "fc.0.bias": torch.ones(size)}
+            head |= {"fc.2.weight": torch.ones(128, size), "fc.2.bias": torch.ones(128)}
+            state |= {f"module.{encoder}.{name}": tensor for name, tensor in (trunk | head).items()}
+        state |= {"module.queue": torch.ones(128, 32), "module.queue_ptr": torch.zeros(1, dtype=torch.int64)}
+        optimizer = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.03}]}
+        return {"epoch": 200, "arch": arch, "state_dict": state, "optimizer": optimizer}
 
     return make

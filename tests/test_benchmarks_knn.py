@@ -1,0 +1,101 @@
+"""Weighted kNN: the vote by hand, blocks that change nothing, and the task end to end."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from benchmarks.classification.knn import knn_accuracies, nearest, run_knn, vote
+from benchmarks.classification.protocol import KnnProtocol
+from benchmarks.context import RunContext
+from mocobench.runtime.errors import UserError
+from transfer.network import random_backbone
+
+CPU = torch.device("cpu")
+CONTEXT = RunContext(seed=0, device=CPU, precision="fp32", num_workers=0)
+
+
+def test_vote_by_hand() -> None:
+    # Class 0 has one neighbour at cosine 0.9, class 1 two at 0.7.
+    cosines, labels = torch.tensor([[0.9, 0.7, 0.7]]), torch.tensor([[0, 1, 1]])
+    # T = 1: e^0.9 = 2.46 < 2 e^0.7 = 4.03. T = 0.1: e^9 = 8103 > 2 e^7 = 2193.
+    assert vote(cosines, labels, num_classes=2, temperature=1.0).tolist() == [1]
+    assert vote(cosines, labels, num_classes=2, temperature=0.1).tolist() == [0]
+    # The two sums are equal where e^(0.2 / T) = 2.
+    tie = 0.2 / math.log(2)
+    assert vote(cosines, labels, num_classes=2, temperature=tie * 1.01).tolist() == [1]
+    assert vote(cosines, labels, num_classes=2, temperature=tie * 0.99).tolist() == [0]
+
+
+def test_nearest_by_hand() -> None:
+    bank = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 3.0], [-1.0, 0.0]])
+    cosines, positions = nearest(torch.tensor([[10.0, 1.0]]), bank, k=3, device=CPU)
+    assert positions.tolist() == [[0, 2, 1]]
+    length = math.sqrt(101)
+    expected = torch.tensor([[10 / length, 11 / math.sqrt(2) / length, 1 / length]])
+    torch.testing.assert_close(cosines, expected)
+
+
+@pytest.mark.parametrize("bank_block", [1, 7, 50, 1000])
+def test_blocks_of_the_bank_change_nothing(bank_block: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(200, 16, generator=generator), torch.randn(30, 16, generator=generator)
+    all_cosines = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
+    expected, expected_positions = all_cosines.sort(dim=1, descending=True)
+    cosines, positions = nearest(queries, bank, k=20, device=CPU, bank_block=bank_block)
+    assert torch.equal(positions, expected_positions[:, :20])
+    torch.testing.assert_close(cosines, expected[:, :20])
+
+
+def test_accuracy_for_each_k_by_hand() -> None:
+    # On the unit circle, by angle: 10 degrees is of class 0; 30, 32 and 34 are of class 1, like both queries.
+    def at(*degrees: float) -> torch.Tensor:
+        angles = torch.tensor(degrees).deg2rad()
+        return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    bank = (at(10, 30, 32, 34), torch.tensor([0, 1, 1, 1]))
+    queries = (at(18, 38), torch.tensor([1, 1]))
+    accuracies = knn_accuracies(bank, queries, neighbors=(1, 4), num_classes=2, temperature=0.07, device=CPU)
+    # At 18 degrees the nearest, 8 away, is of class 0. Of all four, those 12, 14 and 16 away outvote it: relative to
+    # its weight, exp((cos 12 - cos 8) / 0.07) + ... = 0.84 + 0.75 + 0.66. At 38 degrees both are right.
+    assert accuracies == {1: 50.0, 4: 100.0}
+
+
+def test_every_query_in_the_bank_finds_itself() -> None:
+    features = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(50) % 5
+    accuracies = knn_accuracies(
+        (features * 3, labels), (features, labels), neighbors=(1,), num_classes=5, temperature=0.07, device=CPU
+    )
+    assert accuracies == {1: 100.0}
+
+
+def test_the_task_end_to_end(bright_and_dark: Path) -> None:
+    protocol = KnnProtocol(id="x", expected_images=(), image_size=32, test_resize=36, neighbors=(1, 5))
+    measurement = run_knn(random_backbone("resnet18", 0), bright_and_dark, protocol, CONTEXT)
+    assert measurement.metrics == {"top1_k1": 100.0, "top1_k5": 100.0}
+    assert measurement.metric_info.keys() == measurement.metrics.keys()
+    assert measurement.data.splits["train"].images == 12
+    assert measurement.details["feature_norm"] > 0
+
+
+def test_more_neighbors_than_images_stops_before_any_work(bright_and_dark: Path) -> None:
+    (bright_and_dark / "val" / "dark" / "0.png").write_bytes(
+        b"not an image"
+    )  # would be met as soon as features are computed
+    protocol = KnnProtocol(id="x", expected_images=(), image_size=32, test_resize=36, neighbors=(2, 13))
+    with pytest.raises(
+        UserError, match="--neighbors 2,13: expected at most the 12 training images, found 13; use fewer"
+    ):
+        run_knn(random_backbone("resnet18", 0), bright_and_dark, protocol, CONTEXT)
+
+
+@pytest.mark.slow
+def test_real_photos_are_told_apart_better_than_by_chance(shared_data: Path) -> None:
+    protocol = KnnProtocol(id="x", expected_images=(), image_size=56, test_resize=64, neighbors=(20,))
+    measurement = run_knn(random_backbone("resnet18", 0), shared_data / "imagenette-mini", protocol, CONTEXT)
+    assert {name: split.images for name, split in measurement.data.splits.items()} == {"train": 600, "val": 200}
+    # Ten classes: chance is 10 %, with a standard deviation of 2.1 % over 200 images.
+    assert measurement.metrics["top1_k20"] > 15.0
