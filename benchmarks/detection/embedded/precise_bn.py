@@ -1,0 +1,55 @@
+"""PreciseBN: statistics of BatchNorm over many batches of a fixed model (Wu and Johnson, arXiv 2105.07576)."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+
+class _Population:
+    """Mean and variance over all the values that reach one BatchNorm."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.norm, self.momentum = norm, norm.momentum
+        self.mean = torch.zeros_like(norm.running_mean)
+        self.mean_square = torch.zeros_like(norm.running_var)
+        self.count = 0
+        # With momentum 1 the running statistics are those of the batch just seen.
+        norm.momentum = 1.0
+        self.hook = norm.register_forward_hook(self._add)
+
+    def _add(self, norm: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        count = inputs[0].numel() // inputs[0].shape[1]
+        self.count += count
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None
+        assert variance is not None
+        # torch keeps the unbiased variance; the population's needs the batch's own.
+        mean_square = mean.square() + variance * ((count - 1) / count)
+        self.mean += (mean - self.mean) * (count / self.count)
+        self.mean_square += (mean_square - self.mean_square) * (count / self.count)
+
+    def finish(self) -> None:
+        """Write the statistics into the layer and leave it as it was otherwise."""
+        self.hook.remove()
+        self.norm.momentum = self.momentum
+        if self.count:
+            assert self.norm.running_mean is not None
+            assert self.norm.running_var is not None
+            self.norm.running_mean.copy_(self.mean)
+            self.norm.running_var.copy_(self.mean_square - self.mean.square())
+
+
+@torch.no_grad()
+def set_precise_statistics(model: nn.Module, forwards: Iterable[Callable[[], object]]) -> None:
+    """Set every BatchNorm's running statistics to those over all given forward passes, in training mode."""
+    populations = [_Population(m) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    model.train()
+    try:
+        for forward in forwards:
+            forward()
+    finally:
+        for population in populations:
+            population.finish()
