@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mocobench.runtime.errors import UserError
@@ -27,7 +27,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder could not be made there is nothing to remove
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
