@@ -9,6 +9,7 @@ from benchmarks.classification.data import Batch, CenterView, read_splits
 from benchmarks.classification.features import freeze, mean_norm
 from benchmarks.classification.protocol import KnnProtocol
 from benchmarks.context import Measurement, RunContext
+from benchmarks.protocol import show
 from benchmarks.result import Metric
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress
@@ -50,9 +51,8 @@ def require_enough_neighbors(neighbors: tuple[int, ...], bank_size: int) -> None
         UserError: the largest k exceeds the number of training images.
     """
     if max(neighbors) > bank_size:
-        typed = ",".join(map(str, neighbors))
         raise UserError(
-            f"--neighbors {typed}: expected at most the {bank_size} training images, found {max(neighbors)}; "
+            f"--neighbors {show(neighbors)}: expected at most the {bank_size} training images, found {max(neighbors)}; "
             "use fewer neighbours or more images"
         )
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from benchmarks.protocol import show
 from mocobench.runtime.errors import UserError
 
 IMAGENET_IMAGES = (("train", 1281167), ("val", 50000))
@@ -45,7 +46,7 @@ class LinearProtocol:
         for name in ("crop_scale", "crop_ratio"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-                raise UserError(f"--{name.replace('_', '-')} {bounds}: expected two bounds LOW,HIGH above 0")
+                raise UserError(f"--{name.replace('_', '-')} {show(bounds)}: expected two bounds LOW,HIGH above 0")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class KnnProtocol:
         _require_positive(self, "image_size", "test_resize", "temperature")
         _require_crop_fits(self.image_size, self.test_resize)
         if not self.neighbors or min(self.neighbors) < 1:
-            raise UserError(f"--neighbors {self.neighbors}: expected one or more numbers of neighbours above 0")
+            raise UserError(f"--neighbors {show(self.neighbors)}: expected one or more numbers of neighbours above 0")
 
 
 def _require_positive(protocol: LinearProtocol | KnnProtocol, *names: str) -> None:
