@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from mocobench.runtime.errors import UserError
+from pretrain.checkpoint import save_checkpoint
+from pretrain.moco import MoCo
+from pretrain.recipes import RECIPES
 from transfer import load as load_module
 from transfer.backbone import ARCHS, IMAGENET_RGB, expected_shapes
 from transfer.load import load, load_backbone, load_or_random, source_formats
@@ -69,6 +73,23 @@ def test_our_own_checkpoints_bring_recipe_seed_and_input(tmp_path: Path, moco_co
         UserError, match="expected under `mocobench` a recipe, a seed and an input convention, found KeyError 'std'"
     ):
         load_backbone(saved(tmp_path / "f", content))
+
+
+def test_reads_what_pretrain_writes(tmp_path: Path) -> None:
+    recipe = replace(RECIPES["demo"], arch="resnet18")
+    settings = {"dim": 8, "queue_size": 16, "key_momentum": 0.9, "temperature": 0.2}
+    model = MoCo(arch="resnet18", mlp=recipe.mlp, **settings)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    path = tmp_path / "checkpoint_last.pth.tar"
+    save_checkpoint(path, epoch=2, recipe=recipe, seed=5, model=model, optimizer=optimizer)
+    loaded = load(path)
+    backbone, provenance = loaded.backbone, loaded.backbone.provenance
+    assert (provenance.recipe, provenance.seed, provenance.epochs) == ("demo", 5, 2)
+    assert (backbone.input.mean, backbone.input.std) == (recipe.augmentation.mean, recipe.augmentation.std)
+    for name, tensor in model.encoder_q.state_dict().items():
+        assert name.startswith("fc.") or torch.equal(backbone.tensors[name], tensor), name
+    reasons = {"projection head", "key encoder", "queue of keys", "optimizer state"}
+    assert set(loaded.found.dropped.values()) == reasons
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "model"])
