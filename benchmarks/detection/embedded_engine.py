@@ -162,7 +162,7 @@ def _train(
     since: list[dict[str, float]] = []
     bar = progress(batches, total=protocol.iterations, label="fine-tune", unit="iteration")
     for iteration, batch in enumerate(bar):
-        learning_rate = schedule.get_last_lr()[0]
+        learning_rate = float(schedule.get_last_lr()[0])
         values = _step(model, batch, spec, optimizer, iteration, context)
         schedule.step()
         since.append(values)
