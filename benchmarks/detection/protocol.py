@@ -102,12 +102,13 @@ def smoke(paper: DetectionProtocol, *, protocol_id: str, train_split: str, test_
         rpn_post_nms_train=100,
         rpn_pre_nms_test=300,
         rpn_post_nms_test=20,
+        detections_per_image=20,  # each costs a pass through res5 for its mask
         train_short_sides=(128,),
         test_short_side=128,
         max_long_side=256,
         batch_size=2,
-        iterations=40,
-        decay_iterations=(30, 36),
+        iterations=30,
+        decay_iterations=(22, 27),
         warmup_iterations=5,
         learning_rate=0.0025,  # linear rule: 0.02 * 2 / 16
         precise_bn_batches=10,
