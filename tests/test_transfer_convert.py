@@ -129,6 +129,30 @@ def test_detectron2_holds_what_the_official_converter_writes(
     assert json.loads(metadata)["input"]["mean"] == [0.485, 0.456, 0.406]
 
 
+def test_the_memory_layout_of_the_source_does_not_matter(tmp_path: Path, resnet_state: ResnetState) -> None:
+    """Checkpoints of channels-last training give the same files, and the same proof."""
+    state = resnet_state("resnet18")
+    strided = {name: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for name, t in state.items()}
+    written = []
+    for name, content in {"a": state, "b": strided}.items():
+        (tmp_path / name).mkdir()
+        torch.save(content, tmp_path / name / "in")
+        report = convert(tmp_path / name / "in", tmp_path / name / "out", to="detectron2")
+        assert report.proof.largest.relative < 1e-6
+        written.append(pickle.loads((tmp_path / name / "out").read_bytes())["model"])
+    assert not strided["layer1.0.conv1.weight"].is_contiguous()
+    for name, array in written[1].items():
+        assert array.flags.c_contiguous, name
+        np.testing.assert_array_equal(array, written[0][name])
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_target_may_be_read_by_whom_the_user_allows(tmp_path: Path, samples: dict[str, Path], to: str) -> None:
+    (tmp_path / "plain").write_text("")
+    convert(samples["moco"], tmp_path / "out", to=to)
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_torchvision_misses_the_classifier_only(tmp_path: Path, samples: dict[str, Path]) -> None:
     convert(samples["moco"], tmp_path / "out.pth", to="torchvision")
     state = torch.load(tmp_path / "out.pth", weights_only=True)

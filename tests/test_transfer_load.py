@@ -77,7 +77,7 @@ def test_our_own_checkpoints_bring_recipe_seed_and_input(tmp_path: Path, moco_co
 
 def test_reads_what_pretrain_writes(tmp_path: Path) -> None:
     recipe = replace(RECIPES["demo"], arch="resnet18")
-    settings = {"dim": 8, "queue_size": 16, "key_momentum": 0.9, "temperature": 0.2}
+    settings = {"dim": 8, "queue_size": 16, "key_momentum": 0.9, "temperature": 0.2, "bn_groups": 1}
     model = MoCo(arch="resnet18", mlp=recipe.mlp, **settings)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     path = tmp_path / "checkpoint_last.pth.tar"

@@ -63,7 +63,9 @@ def features(
     """
 
     def conv_bn(x: torch.Tensor, conv: str, norm: str, stride: int) -> torch.Tensor:
-        weight = tensors[f"{spelling.prefix}{conv}.weight"]
+        # Some checkpoints keep weights channels-last; that is no part of the function, but it moves the rounding.
+        # Not contiguous(), which leaves the strides of a 1x1 convolution as they are.
+        weight = tensors[f"{spelling.prefix}{conv}.weight"].clone(memory_format=torch.contiguous_format)
         x = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
         mean, variance, scale, shift = (
             tensors[f"{spelling.prefix}{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")

@@ -136,7 +136,10 @@ def _canonical_tensors(found: Found, path: Path) -> dict[str, torch.Tensor]:
     not_tensors = [name for name in found.canonical if not isinstance(found.own[name], torch.Tensor)]
     if not_tensors:
         raise UserError(f"{path}: expected tensors, found other values under {', '.join(not_tensors[:3])}")
-    tensors = {ours: found.own[own].detach().clone() for own, ours in found.canonical.items()}
+    tensors = {
+        ours: found.own[own].detach().clone(memory_format=torch.contiguous_format)
+        for own, ours in found.canonical.items()
+    }
     if len(tensors) < len(found.canonical):
         twice = [name for name, count in Counter(found.canonical.values()).items() if count > 1]
         raise UserError(f"{path}: expected each tensor once, found {', '.join(twice[:3])} under two names")

@@ -11,7 +11,8 @@ SUFFIX = ".safetensors"
 
 def write(backbone: Backbone, path: Path) -> None:
     """Write the tensors under canonical names."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in backbone.tensors.items()}
-    save_file(tensors, path, metadata={"format": "pt", KEY: metadata_json(backbone)})
+    # Not save_file(), which makes a file that nobody but its owner may read.
+    path.write_bytes(save(tensors, metadata={"format": "pt", KEY: metadata_json(backbone)}))
