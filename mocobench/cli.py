@@ -125,6 +125,7 @@ RECIPE_FLAGS = {
     "arch": str,
     "epochs": int,
     "batch_size": int,
+    "bn_groups": int,
     "learning_rate": float,
     "image_size": int,
     "queue_size": int,
@@ -141,9 +142,6 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     settings = parser.add_argument_group("settings of the recipe (each overrides its value)")
     for name, kind in RECIPE_FLAGS.items():
         settings.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind)
-    parser.add_argument(
-        "--bn-groups", type=int, default=1, choices=(1,), help="devices to play; this version plays one"
-    )
     parser.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="(auto: continue what --out holds)")
     parser.add_argument(
         "--keep-every", type=int, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"

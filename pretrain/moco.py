@@ -4,6 +4,7 @@ Shapes: N images in the batch, C the embedding's dimension, K the queue's size, 
 The state dict has the names of the authors' code: encoder_q.*, encoder_k.*, queue (C, K), queue_ptr (1,).
 """
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -11,13 +12,16 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
+from pretrain.batch_norm import GroupedBatchNorm2d
 
-def make_encoder(arch: str, *, dim: int, mlp: bool) -> nn.Module:
+
+def make_encoder(arch: str, *, dim: int, mlp: bool, bn_groups: int) -> nn.Module:
     """A torchvision ResNet whose classifier is the projection head (N, 3, S, S) -> (N, C).
 
     The head is linear (v1) or Linear-ReLU-Linear with the feature's own width between (v2, section 3).
     """
-    encoder = models.get_model(arch, weights=None, num_classes=dim)
+    norm = partial(GroupedBatchNorm2d, num_groups=bn_groups)
+    encoder = models.get_model(arch, weights=None, num_classes=dim, norm_layer=norm)
     if mlp:
         width = encoder.fc.in_features
         encoder.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), encoder.fc)
@@ -31,34 +35,50 @@ class MoCo(nn.Module):
     queue_ptr: torch.Tensor
 
     def __init__(
-        self, *, arch: str, mlp: bool, dim: int, queue_size: int, key_momentum: float, temperature: float
+        self,
+        *,
+        arch: str,
+        mlp: bool,
+        dim: int,
+        queue_size: int,
+        key_momentum: float,
+        temperature: float,
+        bn_groups: int,
     ) -> None:
         super().__init__()
         self.key_momentum, self.temperature = key_momentum, temperature
-        self.encoder_q = make_encoder(arch, dim=dim, mlp=mlp)
-        self.encoder_k = make_encoder(arch, dim=dim, mlp=mlp)
+        self.encoder_q = make_encoder(arch, dim=dim, mlp=mlp, bn_groups=bn_groups)
+        self.encoder_k = make_encoder(arch, dim=dim, mlp=mlp, bn_groups=bn_groups)
         self.encoder_k.load_state_dict(self.encoder_q.state_dict())
         self.encoder_k.requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(dim, queue_size), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
 
-    def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, queries: torch.Tensor, keys: torch.Tensor, shuffle: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N, 1 + K) of the positive, then the queue's negatives, and the normalised queries (N, C).
 
         `queries` and `keys` are two views of the same images, (N, 3, S, S). The target of every row is class 0.
         Updates the key encoder before the keys are made, and enqueues the keys after the logits are.
+
+        `shuffle` is a permutation of the N keys. It spreads them over other BN groups than their queries are in:
+        otherwise a query would know its key by the statistics they share (section 3.3, "Shuffling BN").
         """
-        q = F.normalize(self.encoder_q(queries).float(), dim=1)  # NxC
+        q = self.normalise(self.encoder_q(queries))  # NxC
         with torch.no_grad():
             self.update_key_encoder()
-            # With several BN groups the keys' batch is shuffled across them here and unshuffled below;
-            # one group holds the whole batch, and its statistics do not depend on the order.
-            k = F.normalize(self.encoder_k(keys).float(), dim=1)  # NxC
+            k = self.normalise(self.encoder_k(keys[shuffle]))  # NxC, shuffled
+            k = k[shuffle.argsort()]  # NxC, in the order of q
         with torch.autocast(q.device.type, enabled=False):  # similarities in full precision
             positive = (q * k).sum(dim=1, keepdim=True)  # Nx1
             negative = q @ self.queue.clone()  # NxK; a copy, because enqueueing changes the queue before backward
         self.enqueue(k)
         return torch.cat([positive, negative], dim=1) / self.temperature, q
+
+    def normalise(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings (N, C) of length 1 in the queue's type, whatever precision the encoder ran in."""
+        return F.normalize(embeddings.to(self.queue.dtype), dim=1)
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:

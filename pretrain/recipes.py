@@ -62,6 +62,7 @@ class Recipe:
     key_momentum: float = 0.999  # [1] section 4.1
     temperature: float = 0.07  # [1] section 3.3; [2] uses 0.2
     batch_size: int = 256  # [1] section 3.3, over 8 GPUs
+    bn_groups: int = 8  # [1] section 3.3: BN per GPU, keys shuffled across GPUs
     learning_rate: float = 0.03  # [1] section 3.3, for batch 256
     decay_epochs: tuple[int, ...] = (120, 160)  # [1] section 3.3, x 0.1 each; unused with the cosine schedule
     momentum: float = 0.9  # [1] section 3.3
@@ -140,10 +141,15 @@ def customise(recipe: Recipe, changes: dict[str, Any]) -> tuple[Recipe, tuple[st
     customised = replace(recipe, **changed)
     if customised.arch not in ARCHS:
         raise UserError(f"--arch {customised.arch}: expected one of {', '.join(ARCHS)}")
-    for name in ("epochs", "image_size", "queue_size", "batch_size", "learning_rate"):
+    for name in ("epochs", "image_size", "queue_size", "batch_size", "bn_groups", "learning_rate"):
         if getattr(customised, name) <= 0:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(customised, name)}: expected a number above zero")
+    if customised.batch_size % customised.bn_groups or customised.batch_size == customised.bn_groups:
+        raise UserError(
+            f"--bn-groups {customised.bn_groups}: expected a divisor of the batch size {customised.batch_size} "
+            "that leaves at least 2 images a group"
+        )
     return customised, tuple(f"{name}: {before[name]} -> {value}" for name, value in changed.items())
 
 

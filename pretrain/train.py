@@ -22,7 +22,7 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import atomic_file, write_text
 from mocobench.runtime.images import list_sha256
 from mocobench.runtime.progress import progress
-from mocobench.runtime.seeds import derive_seed, seed_everything
+from mocobench.runtime.seeds import derive_seed, seed_everything, torch_generator
 from pretrain.checkpoint import LAST, load_checkpoint, numbered, save_checkpoint
 from pretrain.data import make_loader, training_images
 from pretrain.moco import MoCo, contrastive_loss
@@ -106,6 +106,7 @@ def make_model(run: TrainingRun) -> tuple[MoCo, torch.optim.SGD]:
         queue_size=recipe.queue_size,
         key_momentum=recipe.key_momentum,
         temperature=recipe.temperature,
+        bn_groups=recipe.bn_groups,
     )
     model = model.to(run.device).to(memory_format=torch.channels_last).train()
     # All parameters, the key encoder's too, as in the authors' code: those without a gradient are never stepped,
@@ -148,6 +149,7 @@ def train_epoch(
     """
     normalise = _normaliser(run)
     sums: dict[str, float] = dict.fromkeys(("loss", "accuracy", "embedding_spread"), 0.0)
+    shuffle = torch_generator(run.seed, "shuffle", epoch)
     waited, started = 0.0, time.monotonic()
     bar = progress(total=len(loader), label=f"epoch {epoch + 1}/{run.recipe.epochs}", unit="batch")
     batches = iter(loader)
@@ -157,7 +159,7 @@ def train_epoch(
         waited += time.monotonic() - asked
         queries, keys = normalise(views[:, 0]), normalise(views[:, 1])
         with autocast(run.device, run.precision):
-            logits, q = model(queries, keys)
+            logits, q = model(queries, keys, torch.randperm(len(views), generator=shuffle).to(run.device))
         loss = contrastive_loss(logits)
         optimizer.zero_grad()
         loss.backward()

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pretrain.batch_norm import GroupedBatchNorm2d
 from pretrain.moco import MoCo, contrastive_loss, make_encoder
 
 
 @pytest.fixture
 def model() -> MoCo:
     torch.manual_seed(0)
-    return MoCo(arch="resnet18", mlp=True, dim=8, queue_size=10, key_momentum=0.9, temperature=0.2)
+    return MoCo(arch="resnet18", mlp=True, dim=8, queue_size=10, key_momentum=0.9, temperature=0.2, bn_groups=2)
 
 
 def test_loss_by_hand() -> None:
@@ -23,8 +24,8 @@ def test_loss_by_hand() -> None:
 
 
 def test_heads() -> None:
-    assert isinstance(make_encoder("resnet18", dim=8, mlp=False).fc, nn.Linear)
-    head = make_encoder("resnet50", dim=8, mlp=True).fc
+    assert isinstance(make_encoder("resnet18", dim=8, mlp=False, bn_groups=1).fc, nn.Linear)
+    head = make_encoder("resnet50", dim=8, mlp=True, bn_groups=1).fc
     assert [tuple(p.shape) for p in head.parameters()] == [(2048, 2048), (2048,), (8, 2048), (8,)]
 
 
@@ -45,7 +46,7 @@ def test_key_encoder_moves_a_tenth_of_the_way(model: MoCo) -> None:
 def test_batch_norm_statistics_of_the_key_encoder_are_its_own(model: MoCo) -> None:
     model.train()
     with torch.no_grad():
-        model(torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32) + 5)
+        model(torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32) + 5, torch.arange(4))
     assert not torch.allclose(model.encoder_q.bn1.running_mean, model.encoder_k.bn1.running_mean)
 
 
@@ -81,14 +82,35 @@ def test_logits_against_a_plain_restatement_in_float64(model: MoCo) -> None:
     expected = torch.stack(
         [torch.stack([q[i] @ k[i], *(q[i] @ queue[:, j] for j in range(10))]) / 0.2 for i in range(4)]
     )
-    logits, embedded = model(queries, keys)
-    assert torch.allclose(logits, expected, atol=1e-6)
-    assert torch.allclose(embedded, q, atol=1e-6)
-    assert torch.allclose(model.queue[:, :4], k.T, atol=1e-6)  # enqueued after the logits were taken
+    logits, embedded = model(queries, keys, torch.tensor([2, 0, 3, 1]))
+    assert torch.allclose(logits, expected, atol=1e-9)
+    assert torch.allclose(embedded, q, atol=1e-9)
+    assert torch.allclose(model.queue[:, :4], k.T, atol=1e-9)  # enqueued after the logits were taken
+
+
+def test_batch_norm_sees_one_group_at_a_time() -> None:
+    images = torch.randn(6, 5, 4, 4)
+    grouped, plain = GroupedBatchNorm2d(5, num_groups=3), nn.BatchNorm2d(5)
+    with torch.no_grad():
+        expected = torch.cat([plain(images[0:2]), plain(images[2:4]), plain(images[4:6])])
+        assert torch.equal(grouped(images), expected)
+    assert torch.equal(grouped.running_mean, plain.running_mean)
+    assert torch.equal(grouped.eval()(images), plain.eval()(images))
+    assert grouped.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_shuffled_keys_come_back_in_order(model: MoCo) -> None:
+    # in eval mode a key does not depend on its neighbours, so only the order could differ
+    model = model.eval()
+    queries, keys, queue = torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32), model.queue.clone()
+    plain, _ = model(queries, keys, torch.arange(4))
+    model.queue.copy_(queue)
+    shuffled, _ = model(queries, keys, torch.tensor([3, 0, 2, 1]))
+    assert torch.allclose(plain, shuffled, atol=1e-5)
 
 
 def test_gradient_reaches_the_query_encoder_only(model: MoCo) -> None:
-    logits, _ = model(torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32))
+    logits, _ = model(torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32), torch.arange(4))
     contrastive_loss(logits).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder_q.fc.parameters())
     assert all(p.grad is None for p in model.encoder_k.parameters())

@@ -73,6 +73,8 @@ def test_unknown_recipe_lists_those_that_exist() -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "--epochs 0: expected a number above zero"),
+        ({"batch_size": 32, "bn_groups": 5}, "--bn-groups 5: expected a divisor of the batch size 32"),
+        ({"batch_size": 4, "bn_groups": 4}, "leaves at least 2 images a group"),
         ({"queue_size": -1}, "--queue-size -1: expected a number above zero"),
         ({"arch": "vgg16"}, "--arch vgg16: expected one of resnet18, resnet34, resnet50"),
     ],
