@@ -30,16 +30,23 @@ def training_images(data: Path) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True)
-class TwoViews(Dataset[torch.Tensor]):
-    """Item (epoch, index) is two views of one image, uint8 (2, 3, S, S): first the query's, then the key's."""
+class TwoViews(Dataset[torch.Tensor | UserError]):
+    """Item (epoch, index) is two views of one image, uint8 (2, 3, S, S): first the query's, then the key's.
+
+    An image that cannot be read is returned as its error: raised in a worker process, its one line would come
+    back buried in that process's traceback.
+    """
 
     paths: tuple[Path, ...]
     recipe: Recipe
     seed: int
 
-    def __getitem__(self, item: tuple[int, int]) -> torch.Tensor:
+    def __getitem__(self, item: tuple[int, int]) -> torch.Tensor | UserError:
         epoch, index = item
-        image = read_rgb(self.paths[index])
+        try:
+            image = read_rgb(self.paths[index])
+        except UserError as error:
+            return error
         views = []
         for role in ("query", "key"):
             generator = torch_generator(self.seed, "view", role, epoch, index)
@@ -69,8 +76,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 def make_loader(
     paths: tuple[Path, ...], recipe: Recipe, *, seed: int, num_workers: int
-) -> tuple[DataLoader[torch.Tensor], EpochBatches]:
+) -> tuple[DataLoader[torch.Tensor | UserError], EpochBatches]:
     """A loader of batches uint8 (N, 2, 3, S, S), and the order whose `epoch` is to be set before each pass.
+
+    A batch with an image that cannot be read is that image's error instead.
 
     Raises:
         UserError: fewer images than one batch.
@@ -81,11 +90,18 @@ def make_loader(
             "use a smaller batch or more images"
         )
     batches = EpochBatches(num_images=len(paths), batch_size=recipe.batch_size, seed=seed)
-    loader = DataLoader(
+    loader: DataLoader[torch.Tensor | UserError] = DataLoader(
         TwoViews(paths, recipe, seed),
         batch_sampler=batches,
+        collate_fn=_collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
     return loader, batches
+
+
+def _collate(items: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
+    views = [item for item in items if isinstance(item, torch.Tensor)]
+    errors = [item for item in items if isinstance(item, UserError)]
+    return errors[0] if errors else torch.stack(views)

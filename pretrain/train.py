@@ -139,7 +139,12 @@ def _resume(run: TrainingRun, model: MoCo, optimizer: torch.optim.Optimizer) -> 
 
 
 def train_epoch(
-    run: TrainingRun, model: MoCo, optimizer: torch.optim.Optimizer, loader: DataLoader[torch.Tensor], *, epoch: int
+    run: TrainingRun,
+    model: MoCo,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader[torch.Tensor | UserError],
+    *,
+    epoch: int,
 ) -> dict[str, float]:
     """One pass over the images; returns the epoch's mean metrics.
 
@@ -156,6 +161,8 @@ def train_epoch(
     for step in range(len(loader)):
         asked = time.monotonic()
         views = next(batches)
+        if isinstance(views, UserError):
+            raise views
         waited += time.monotonic() - asked
         queries, keys = normalise(views[:, 0]), normalise(views[:, 1])
         with autocast(run.device, run.precision):

@@ -1,0 +1,104 @@
+"""The command line's contract: help is instant, errors are one line with status 2, nothing is half-written."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mocobench.cli import build_parser, main
+
+COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report")
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mocobench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_command_and_loads_no_torch() -> None:
+    finished = run_cli("--help")
+    assert finished.returncode == 0
+    for command in COMMANDS:
+        assert f"\n    {command} " in finished.stdout or f"\n    {command}\n" in finished.stdout
+
+
+def test_help_is_instant() -> None:
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        run_cli("--help")
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: expected a command; see `mocobench --help`"),
+        (["pretrain"], "error: the following arguments are required: --recipe, --data, --out"),
+        (["recipes", "moco-v4"], "error: --recipe moco-v4: expected one of moco-v1-200ep"),
+        (["protocols", "nothing"], "error: "),
+        (["pretrain", "--recipe", "x", "--data", "d", "--out", "o"], "error: --recipe x: expected one of"),
+        (["pretrain", "--recipe", "demo", "--data", "none", "--out", "o"], "error: --data none: expected a folder"),
+        (["pretrain", "--recipe", "demo", "--data", ".", "--out", "o", "--arch", "vgg"], "error: --arch vgg: expected"),
+        (["inspect", "missing.pth"], "error: missing.pth: "),
+        (["convert", "missing.pth", "out.pkl", "--to", "detectron2"], "error: missing.pth: "),
+        (["bench", "imagenet-lineal", "--backbone", "random", "--data", "."], "error: "),
+        (
+            ["bench", "imagenet-knn", "--backbone", "random", "--data", ".", "--protocol", "big"],
+            "error: --protocol big: expected one of paper, smoke",
+        ),
+        (["bench", "imagenet-knn", "--backbone", "random", "--data", "none"], "error: --data none: expected a folder"),
+        (
+            ["bench", "voc-detection", "--backbone", "random", "--data", ".", "--engine", "detectron2"],
+            "error: --engine",
+        ),
+        (["report", "none"], "error: none: expected"),
+        (["report", ".", "--format", "pdf"], "error: --format pdf"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_the_user_can_mend_is_one_line_and_status_2(arguments, message, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    finished = run_cli("inspect", str(tmp_path / "missing"), "--debug")
+    assert finished.returncode == 1
+    assert "Traceback" in finished.stderr
+
+
+def test_settings_of_a_task_are_flags() -> None:
+    argv = ["bench", "voc-detection", "--backbone", "random", "--data", "d", "--train-short-sides", "96,128"]
+    args = build_parser(argv).parse_args([*argv, "--learning-rate", "0.01", "--no-masks"])
+    assert (args.train_short_sides, args.learning_rate, args.masks) == ((96, 128), 0.01, False)
+    assert args.iterations is None
+
+
+def test_protocols_state_every_value(capsys) -> None:
+    assert main(["protocols", "voc-detection"]) == 0
+    text = capsys.readouterr().out
+    for line in (
+        "voc-detection/moco-c4-24k@1",
+        "voc-detection/smoke@1",
+        "iterations",
+        "decay_iterations",
+        "18000,22000",
+    ):
+        assert line in text
+
+
+def test_doctor_speaks_json(capsys) -> None:
+    assert main(["doctor", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    topics = {finding["topic"] for finding in findings}
+    assert {"torch", "cuda", "engine embedded", "engine detectron2", "disk", "bf16 on cpu"} <= topics
+    assert all(finding["is_fine"] or finding["cost"] for finding in findings)
