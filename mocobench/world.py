@@ -1,7 +1,7 @@
 """A small labelled picture world for the demo: textured shapes on cluttered backgrounds, in the real layouts.
 
-A class is a shape with a texture (`striped-disc`); colours, places, sizes, angles and clutter are random, so
-that colour alone tells nothing about the class. Every object has an exact outline, from which its box and its
+A class is a shape with a texture (`striped-disc`); tones, places, sizes, angles and clutter are random and tell
+nothing about the class. Every object has an exact outline, from which its box and its
 mask follow.
 """
 
@@ -18,8 +18,8 @@ from mocobench.runtime.files import write_text
 from mocobench.runtime.progress import progress
 from mocobench.runtime.seeds import derive_seed
 
-SHAPES = ("disc", "star", "triangle")
-TEXTURES = ("striped", "dotted")
+SHAPES = ("disc", "star")
+TEXTURES = ("striped", "dotted", "checked")
 CLASSES = tuple(f"{texture}-{shape}" for texture in TEXTURES for shape in SHAPES)
 
 
@@ -87,17 +87,17 @@ def draw_picture(
 
 
 def _colour(generator: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = generator.integers(0, 256, size=3).tolist()
+    red, green, blue = (generator.integers(40, 216) + generator.integers(-20, 21, size=3)).tolist()
     return red, green, blue
 
 
 def _background(generator: np.random.Generator, width: int, height: int) -> Image.Image:
     """Soft, muted patches with loose strokes and small blots.
 
-    Muted, because a vivid background tells pictures apart by itself, and contrastive learning would look no further.
+    Nearly gray, because vivid colours tell pictures apart by themselves, and contrastive learning looks no further.
     """
-    patches = generator.integers(80, 176, size=(4, 5, 3), dtype=np.uint8)
-    image = Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC)
+    patches = generator.integers(90, 166, size=(4, 5, 1)) + generator.integers(-20, 21, size=(4, 5, 3))
+    image = Image.fromarray(patches.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
     for _ in range(12):
         x, y = generator.uniform(0, width), generator.uniform(0, height)
@@ -112,7 +112,7 @@ def _free_outline(
     generator: np.random.Generator, label: int, others: list[DrawnObject], width: int, height: int
 ) -> np.ndarray | None:
     for _ in range(30):
-        radius = generator.uniform(0.2, 0.36) * min(width, height)
+        radius = generator.uniform(0.24, 0.42) * min(width, height)
         centre = np.array([generator.uniform(radius, width - radius), generator.uniform(radius, height - radius)])
         outline = centre + radius * _unit_outline(CLASSES[label].split("-")[1], generator.uniform(0, 2 * math.pi))
         box = DrawnObject(label, outline).box()
@@ -127,22 +127,26 @@ def _apart(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
 
 def _unit_outline(shape: str, angle: float) -> np.ndarray:
     """Vertices (V, 2) of a shape inside the unit circle, turned by `angle`."""
-    corners = {"disc": 32, "star": 10, "triangle": 3}[shape]
+    corners = {"disc": 32, "star": 10}[shape]
     turns = angle + 2 * math.pi * np.arange(corners) / corners
     radii = np.where(np.arange(corners) % 2, 0.45, 1.0) if shape == "star" else np.ones(corners)
     return np.stack([radii * np.cos(turns), radii * np.sin(turns)], axis=1)
 
 
 def _texture(generator: np.random.Generator, texture: str, width: int, height: int) -> Image.Image:
-    """A full picture of stripes or dots in two clearly different random colours."""
+    """A full picture of one texture in two clearly different random tones."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     angle, period = generator.uniform(0, math.pi), generator.uniform(5, 8)
     u = (x * math.cos(angle) + y * math.sin(angle)) / period
     v = (y * math.cos(angle) - x * math.sin(angle)) / period
-    patterns = {"striped": u % 1 < 0.5, "dotted": (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.1}
-    paper = generator.integers(0, 256, size=3)
-    ink = (paper + 128 + generator.integers(-40, 41, size=3)) % 256
-    return Image.fromarray(np.where(patterns[texture][..., None], ink, paper).astype(np.uint8))
+    patterns = {
+        "striped": u % 1 < 0.5,
+        "dotted": (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.1,
+        "checked": (u % 1 < 0.5) != (v % 1 < 0.5),
+    }
+    paper, ink = generator.permutation([generator.integers(0, 90), generator.integers(166, 256)])
+    tint = generator.integers(-20, 21, size=3)
+    return Image.fromarray((np.where(patterns[texture][..., None], ink, paper) + tint).clip(0, 255).astype(np.uint8))
 
 
 # Layouts

@@ -15,13 +15,15 @@ from torchvision import models
 from pretrain.batch_norm import GroupedBatchNorm2d
 
 
-def make_encoder(arch: str, *, dim: int, mlp: bool, bn_groups: int) -> nn.Module:
+def make_encoder(arch: str, *, dim: int, mlp: bool, bn_groups: int, zero_init_residual: bool) -> nn.Module:
     """A torchvision ResNet whose classifier is the projection head (N, 3, S, S) -> (N, C).
 
     The head is linear (v1) or Linear-ReLU-Linear with the feature's own width between (v2, section 3).
     """
     norm = partial(GroupedBatchNorm2d, num_groups=bn_groups)
-    encoder = models.get_model(arch, weights=None, num_classes=dim, norm_layer=norm)
+    encoder = models.get_model(
+        arch, weights=None, num_classes=dim, norm_layer=norm, zero_init_residual=zero_init_residual
+    )
     if mlp:
         width = encoder.fc.in_features
         encoder.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), encoder.fc)
@@ -43,12 +45,15 @@ class MoCo(nn.Module):
         queue_size: int,
         key_momentum: float,
         temperature: float,
-        bn_groups: int,
+        bn_groups: int = 1,
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
         self.key_momentum, self.temperature = key_momentum, temperature
-        self.encoder_q = make_encoder(arch, dim=dim, mlp=mlp, bn_groups=bn_groups)
-        self.encoder_k = make_encoder(arch, dim=dim, mlp=mlp, bn_groups=bn_groups)
+        self.encoder_q, self.encoder_k = (
+            make_encoder(arch, dim=dim, mlp=mlp, bn_groups=bn_groups, zero_init_residual=zero_init_residual)
+            for _ in range(2)
+        )
         self.encoder_k.load_state_dict(self.encoder_q.state_dict())
         self.encoder_k.requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(dim, queue_size), dim=0))

@@ -107,6 +107,7 @@ def make_model(run: TrainingRun) -> tuple[MoCo, torch.optim.SGD]:
         key_momentum=recipe.key_momentum,
         temperature=recipe.temperature,
         bn_groups=recipe.bn_groups,
+        zero_init_residual=recipe.zero_init_residual,
     )
     model = model.to(run.device).to(memory_format=torch.channels_last).train()
     # All parameters, the key encoder's too, as in the authors' code: those without a gradient are never stepped,

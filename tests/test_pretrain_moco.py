@@ -24,8 +24,8 @@ def test_loss_by_hand() -> None:
 
 
 def test_heads() -> None:
-    assert isinstance(make_encoder("resnet18", dim=8, mlp=False, bn_groups=1).fc, nn.Linear)
-    head = make_encoder("resnet50", dim=8, mlp=True, bn_groups=1).fc
+    assert isinstance(make_encoder("resnet18", dim=8, mlp=False, bn_groups=1, zero_init_residual=False).fc, nn.Linear)
+    head = make_encoder("resnet50", dim=8, mlp=True, bn_groups=1, zero_init_residual=False).fc
     assert [tuple(p.shape) for p in head.parameters()] == [(2048, 2048), (2048,), (8, 2048), (8,)]
 
 

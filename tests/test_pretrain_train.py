@@ -40,8 +40,8 @@ def images(tmp_path: Path) -> Path:
 def small_encoder(monkeypatch) -> None:
     """An encoder of three layers in place of the ResNet: these tests are about the run around it."""
 
-    def make_small_encoder(arch: str, *, dim: int, mlp: bool, bn_groups: int) -> nn.Module:
-        del arch, mlp, bn_groups
+    def make_small_encoder(arch: str, *, dim: int, mlp: bool, **settings: object) -> nn.Module:
+        del arch, mlp, settings
         layers = {"conv1": nn.Conv2d(3, 8, 3, stride=2), "bn1": nn.BatchNorm2d(8), "relu": nn.ReLU()}
         return nn.Sequential(OrderedDict(layers, pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(8, dim)))
 
