@@ -203,7 +203,7 @@ def _add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = _command(commands, common, "convert", "translate a checkpoint and prove that nothing changed", _convert)
     parser.add_argument("source", type=Path, metavar="SRC")
     parser.add_argument("target", type=Path, metavar="DST")
-    parser.add_argument("--to", required=True, metavar="NAME", help="detectron2, torchvision or safetensors")
+    parser.add_argument("--to", required=True, metavar="NAME", help="detectron2, safetensors or torchvision")
     parser.add_argument("--from", dest="source_format", default="auto", metavar="auto|NAME")
 
 
@@ -282,6 +282,8 @@ def _bench(args: argparse.Namespace) -> None:
     )
     for name, value in result.metrics.items():
         print(f"{result.metric_info[name].title:<12} {value:6.2f} {result.metric_info[name].unit}")
+    if "feature_norm" in result.details:
+        print(f"feature norm {result.details['feature_norm']:.4g}, mean over the validation images")
     print(f"wrote {write_result(args.results, result)}")
 
 

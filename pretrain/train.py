@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from mocobench.runtime.device import autocast
 from mocobench.runtime.environment import code_version, environment_stamp, peak_memory_bytes, reset_peak_memory
@@ -64,13 +65,16 @@ def pretrain(run: TrainingRun) -> Path:
         return last
     reset_peak_memory(run.device)
     log = MetricsLog(run.out, first_epoch=start)
+    per_epoch = len(loader) * recipe.batch_size
+    bar = progress(total=recipe.epochs * per_epoch, done=start * per_epoch, label="pretrain", unit="image")
     started, earlier_seconds = time.monotonic(), log.seconds_so_far
     for epoch in range(start, recipe.epochs):
         batches.epoch = epoch
         rate = learning_rate(recipe, epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        metrics = train_epoch(run, model, optimizer, loader, epoch=epoch)
+        bar.set_description(f"epoch {epoch + 1}/{recipe.epochs}")
+        metrics = train_epoch(run, model, optimizer, loader, bar, epoch=epoch)
         save_checkpoint(last, epoch=epoch + 1, recipe=recipe, seed=run.seed, model=model, optimizer=optimizer)
         if epoch + 1 == recipe.epochs or (run.keep_every and (epoch + 1) % run.keep_every == 0):
             with atomic_file(run.out / numbered(epoch + 1)) as temporary:
@@ -78,6 +82,7 @@ def pretrain(run: TrainingRun) -> Path:
         seconds = earlier_seconds + time.monotonic() - started
         log.write({"epoch": epoch + 1, "learning_rate": rate, **metrics, "wall_seconds": seconds})
         _write_run_record(run, paths, epochs_done=epoch + 1, wall_seconds=seconds)
+    bar.close()
     log.close()
     return last
 
@@ -144,6 +149,7 @@ def train_epoch(
     model: MoCo,
     optimizer: torch.optim.Optimizer,
     loader: DataLoader[torch.Tensor | UserError],
+    bar: "tqdm[Any]",
     *,
     epoch: int,
 ) -> dict[str, float]:
@@ -157,7 +163,6 @@ def train_epoch(
     sums: dict[str, float] = dict.fromkeys(("loss", "accuracy", "embedding_spread"), 0.0)
     shuffle = torch_generator(run.seed, "shuffle", epoch)
     waited, started = 0.0, time.monotonic()
-    bar = progress(total=len(loader), label=f"epoch {epoch + 1}/{run.recipe.epochs}", unit="batch")
     batches = iter(loader)
     for step in range(len(loader)):
         asked = time.monotonic()
@@ -181,9 +186,8 @@ def train_epoch(
         sums["loss"] += value
         sums["accuracy"] += 100 * (logits.argmax(dim=1) == 0).float().mean().item()
         sums["embedding_spread"] += q.detach().std(dim=0).mean().item() * q.shape[1] ** 0.5
-        bar.update()
-        bar.set_postfix(loss=f"{value:.3f}")
-    bar.close()
+        bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+        bar.update(run.recipe.batch_size)
     elapsed = time.monotonic() - started
     means = {name: total / len(loader) for name, total in sums.items()}
     rate = len(loader) * run.recipe.batch_size / elapsed

@@ -7,14 +7,17 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress(steps: Iterable[Any] | None = None, *, total: int | None = None, label: str, unit: str) -> "tqdm[Any]":
-    """A bar over `steps` (or to be advanced by hand, with `total`) on standard error.
+def progress(
+    steps: Iterable[Any] | None = None, *, total: int | None = None, done: int = 0, label: str, unit: str
+) -> "tqdm[Any]":
+    """A bar over `steps` (or to be advanced by hand, from `done` to `total`) on standard error.
 
     Use `bar.set_postfix(loss=...)` for what changes from step to step.
     """
     return tqdm(
         steps,
         total=total,
+        initial=done,
         desc=label,
         unit=unit,
         dynamic_ncols=True,
