@@ -81,6 +81,7 @@ def run_task(
     chosen_engine = choose_engine(engine, module.ENGINES)
     seed_everything(context.seed)
     reset_peak_memory(context.device)
+    code = code_version()  # before the run: the files may change while it lasts
     started = time.monotonic()
     measurement = module.run(backbone, data, protocol, context)
     wall_seconds = time.monotonic() - started
@@ -95,7 +96,7 @@ def run_task(
         metrics=measurement.metrics,
         metric_info=measurement.metric_info,
         data=measurement.data,
-        code=code_version(),
+        code=code,
         environment=environment_stamp(context.device),
         wall_seconds=wall_seconds,
         peak_memory_bytes=peak_memory_bytes(context.device),

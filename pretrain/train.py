@@ -64,6 +64,7 @@ def pretrain(run: TrainingRun) -> Path:
     if start >= recipe.epochs:
         return last
     reset_peak_memory(run.device)
+    code = code_version()  # before the run: the files may change while it lasts
     log = MetricsLog(run.out, first_epoch=start)
     per_epoch = len(loader) * recipe.batch_size
     bar = progress(total=recipe.epochs * per_epoch, done=start * per_epoch, label="pretrain", unit="image")
@@ -81,7 +82,7 @@ def pretrain(run: TrainingRun) -> Path:
                 shutil.copyfile(last, temporary)
         seconds = earlier_seconds + time.monotonic() - started
         log.write({"epoch": epoch + 1, "learning_rate": rate, **metrics, "wall_seconds": seconds})
-        _write_run_record(run, paths, epochs_done=epoch + 1, wall_seconds=seconds)
+        _write_run_record(run, paths, code=code, epochs_done=epoch + 1, wall_seconds=seconds)
     bar.close()
     log.close()
     return last
@@ -233,7 +234,9 @@ class MetricsLog:
         self.board.close()
 
 
-def _write_run_record(run: TrainingRun, paths: tuple[Path, ...], *, epochs_done: int, wall_seconds: float) -> None:
+def _write_run_record(
+    run: TrainingRun, paths: tuple[Path, ...], *, code: dict[str, str], epochs_done: int, wall_seconds: float
+) -> None:
     record = {
         "recipe": asdict(run.recipe),
         "differs": list(run.differs),
@@ -248,7 +251,7 @@ def _write_run_record(run: TrainingRun, paths: tuple[Path, ...], *, epochs_done:
         "epochs_done": epochs_done,
         "wall_seconds": wall_seconds,
         "peak_memory_bytes": peak_memory_bytes(run.device),
-        "code": code_version(),
+        "code": code,
         "environment": environment_stamp(run.device),
         "command": list(run.command),
     }
