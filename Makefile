@@ -12,7 +12,7 @@ demo: .venv/ready
 	$(BIN)/mocobench demo --out demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
