@@ -29,12 +29,12 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
     data, results = out / "data", out / "results"
     print(f"$ drawing a world of textured shapes in {data}")
     draw_world(data, seed=seed)
-    weights, report = out / "backbone.safetensors", out / "report.md"
+    weights, report = out / "moco-v2-demo.safetensors", out / "report.md"
     common = ["--seed", str(seed)]
     _step(["pretrain", "--recipe", "demo", "--data", str(data / "imagenet"), "--out", str(out / "pretrain"), *common])
     checkpoint = str(out / "pretrain" / "checkpoint_last.pth.tar")
     _step(["convert", checkpoint, str(weights), "--to", "safetensors"])
-    _step(["convert", checkpoint, str(out / "backbone.detectron2.pkl"), "--to", "detectron2"])
+    _step(["convert", checkpoint, str(out / "moco-v2-demo.detectron2.pkl"), "--to", "detectron2"])
     for task, folder in TASKS:
         for backbone in (str(weights), "random"):
             bench = ["bench", task, "--protocol", "smoke", "--backbone", backbone, "--data", str(data / folder)]

@@ -25,14 +25,16 @@ CLASSES = tuple(f"{texture}-{shape}" for texture in TEXTURES for shape in SHAPES
 
 @dataclass(frozen=True)
 class WorldSize:
-    """How many pictures to draw, and how large they are in pixels."""
+    """How many pictures to draw, how large they are in pixels, and the objects' radii as shares of the shorter side."""
 
     train_per_class: int = 120
     val_per_class: int = 30
     picture: int = 96
+    picture_radius: tuple[float, float] = (0.24, 0.42)
     detection_train: int = 60
     detection_test: int = 30
     scene: tuple[int, int] = (160, 128)
+    scene_radius: tuple[float, float] = (0.16, 0.34)
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,17 @@ def draw_world(out: Path, *, seed: int, size: WorldSize | None = None) -> None:
 
 
 def draw_picture(
-    generator: np.random.Generator, *, width: int, height: int, labels: tuple[int, ...]
+    generator: np.random.Generator, *, width: int, height: int, labels: tuple[int, ...], radius: tuple[float, float]
 ) -> tuple[Image.Image, tuple[DrawnObject, ...]]:
     """A picture with one object per label on a cluttered background; objects do not touch one another.
 
-    An object for which no free place is found is left out.
+    `radius` is the range of the objects' radii as shares of the shorter side. An object for which no free place is
+    found is left out.
     """
     image = _background(generator, width, height)
     objects: list[DrawnObject] = []
     for label in labels:
-        outline = _free_outline(generator, label, objects, width, height)
+        outline = _free_outline(generator, label, objects, width=width, height=height, radius=radius)
         if outline is None:
             continue
         objects.append(DrawnObject(label, outline))
@@ -109,12 +112,18 @@ def _background(generator: np.random.Generator, width: int, height: int) -> Imag
 
 
 def _free_outline(
-    generator: np.random.Generator, label: int, others: list[DrawnObject], width: int, height: int
+    generator: np.random.Generator,
+    label: int,
+    others: list[DrawnObject],
+    *,
+    width: int,
+    height: int,
+    radius: tuple[float, float],
 ) -> np.ndarray | None:
     for _ in range(30):
-        radius = generator.uniform(0.24, 0.42) * min(width, height)
-        centre = np.array([generator.uniform(radius, width - radius), generator.uniform(radius, height - radius)])
-        outline = centre + radius * _unit_outline(CLASSES[label].split("-")[1], generator.uniform(0, 2 * math.pi))
+        r = generator.uniform(*radius) * min(width, height)
+        centre = np.array([generator.uniform(r, width - r), generator.uniform(r, height - r)])
+        outline = centre + r * _unit_outline(CLASSES[label].split("-")[1], generator.uniform(0, 2 * math.pi))
         box = DrawnObject(label, outline).box()
         if all(_apart(box, other.box()) for other in others):
             return outline
@@ -160,7 +169,9 @@ def _draw_image_folder(root: Path, split: str, *, count: int, seed: int, size: W
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
             generator = np.random.default_rng(derive_seed(seed, "picture", split, label, i))
-            image, _ = draw_picture(generator, width=size.picture, height=size.picture, labels=(label,))
+            image, _ = draw_picture(
+                generator, width=size.picture, height=size.picture, labels=(label,), radius=size.picture_radius
+            )
             image.save(root / name / f"{name}_{i:04d}.JPEG", quality=95)
             bar.update()
     bar.close()
@@ -172,7 +183,7 @@ def _draw_scenes(split: str, count: int, *, seed: int, size: WorldSize) -> list[
     for i in range(count):
         generator = np.random.default_rng(derive_seed(seed, "scene", split, i))
         labels = tuple(generator.integers(0, len(CLASSES), size=int(generator.integers(1, 4))).tolist())
-        image, objects = draw_picture(generator, width=width, height=height, labels=labels)
+        image, objects = draw_picture(generator, width=width, height=height, labels=labels, radius=size.scene_radius)
         scenes.append((f"{split}_{i:04d}", image, objects))
     return scenes
 

@@ -40,7 +40,9 @@ def test_the_same_seed_gives_the_same_files(world: Path, tmp_path: Path) -> None
 
 def test_objects_lie_inside_and_apart() -> None:
     for seed in range(20):
-        image, objects = draw_picture(np.random.default_rng(seed), width=160, height=128, labels=(0, 1, 2))
+        image, objects = draw_picture(
+            np.random.default_rng(seed), width=160, height=128, labels=(0, 1, 2), radius=(0.16, 0.34)
+        )
         boxes = [drawn.box() for drawn in objects]
         assert boxes
         for x1, y1, x2, y2 in boxes:
