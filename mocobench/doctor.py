@@ -1,7 +1,5 @@
 """What this machine can do, what is missing, and what each missing thing costs the user."""
 
-import importlib
-import importlib.util
 import json
 import platform
 import shutil
@@ -12,6 +10,7 @@ from pathlib import Path
 import torch
 
 from mocobench import __version__
+from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.device import has_native_bf16
 from mocobench.runtime.environment import cpu_name
 
@@ -26,7 +25,6 @@ PACKAGES = (
     "safetensors",
     "tensorboard",
 )
-DETECTRON2_INSTALLATION = "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
 # A MoCo v2 ResNet-50 checkpoint holds two encoders, the queue and SGD's momentum: about 0.4 GB, two at a time.
 CHECKPOINTS_BYTES = 1 << 30
 
@@ -95,19 +93,16 @@ def _embedded() -> Finding:
     except RuntimeError as error:
         cost = "no detection benchmark runs; install torch and torchvision of the same release"
         return Finding("engine embedded", False, f"torchvision's operators do not load: {error}", cost)
-    return Finding("engine embedded", True, "R50-C4 boxes and masks on torch and torchvision")
+    return Finding("engine embedded", True, "R50-C4 and R50-FPN, boxes and masks, on torch and torchvision")
 
 
 def _detectron2() -> Finding:
-    cost = f"this version drives the embedded engine; to load converted weights there: {DETECTRON2_INSTALLATION}"
-    if importlib.util.find_spec("detectron2") is None:
-        return Finding("engine detectron2", False, "not installed", cost)
-    try:
-        module = importlib.import_module("detectron2")
-        importlib.import_module("detectron2._C")
-    except ImportError as error:
-        return Finding("engine detectron2", False, f"installed, but does not import: {error}", cost)
-    return Finding("engine detectron2", False, f"{module.__version__} imports", cost)
+    why_not = why_no_detectron2()
+    if why_not is None:
+        version = metadata.version("detectron2")
+        return Finding("engine detectron2", True, f"{version}; --engine auto takes it for detection")
+    cost = f"detection runs on the embedded engine, which is the same model; to install Detectron2: {INSTALLATION}"
+    return Finding("engine detectron2", False, why_not, cost)
 
 
 def _disk(folder: Path) -> Finding:

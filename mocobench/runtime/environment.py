@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import mocobench
+from mocobench.runtime.distributed import world_size
 
 STAMPED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools")
 
@@ -25,6 +26,7 @@ def environment_stamp(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
     }
 
 

@@ -1,10 +1,12 @@
-"""Progress bars with a rate and a remaining time; silent when standard error is not a terminal."""
+"""Progress bars with a rate and a remaining time; on rank 0 alone, and only when standard error is a terminal."""
 
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
+
+from mocobench.runtime.distributed import is_main
 
 
 def progress(
@@ -21,5 +23,5 @@ def progress(
         desc=label,
         unit=unit,
         dynamic_ncols=True,
-        disable=not sys.stderr.isatty(),
+        disable=not (sys.stderr.isatty() and is_main()),
     )
