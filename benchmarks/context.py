@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunContext:
-    """How to run: the seed, the device and its precision (`fp32` or `bf16`), loader workers, a folder for files,
+    """How to run. None of it is part of the protocol.
 
-    and whether a bad annotation stops the run or is skipped, counted and listed (`stop`, `skip`).
+    `precision` is `fp32` or `bf16`; `num_workers` counts loader processes; `out` is a folder for files. A bad
+    annotation stops the run or is skipped, counted and listed (`stop`, `skip`). `engine` is `auto` until one is
+    chosen. `images_per_pass` splits the batch of each process into passes of that many images, None for one pass.
+    `resume` says whether to continue what `out` holds (`auto`) or to refuse a folder that holds a run (`never`);
+    `checkpoint_every` counts iterations; `visualize` counts the test images to draw. How many processes there are:
+    `mocobench.runtime.distributed`. `detector` is a trained detector's file, to be evaluated instead of training one.
     """
 
     seed: int
@@ -23,6 +28,12 @@ class RunContext:
     num_workers: int
     out: Path | None = None
     on_bad_annotation: str = "stop"
+    engine: str = "auto"
+    images_per_pass: int | None = None
+    resume: str = "auto"
+    checkpoint_every: int = 1000
+    visualize: int = 0
+    detector: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""Run a task: find it by its name, measure, stamp the record, write it whole or not at all."""
+"""Run a task: find it by its name, plan, measure, stamp the record, write it whole or not at all."""
 
 import hashlib
 import importlib
+import json
 import pkgutil
 import re
 import time
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -14,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 import mocobench
 from benchmarks import tasks
 from benchmarks.context import RunContext
-from benchmarks.protocol import choose_protocol, data_differences, override, protocol_record
-from benchmarks.result import BackboneRecord, Result
+from benchmarks.protocol import choose_protocol, data_differences, override, protocol_record, settings_of
+from benchmarks.result import BackboneRecord, Result, read_result
+from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import write_text
 
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
+
+# All others run in one process.
+ENGINES_OF_SEVERAL_PROCESSES = ("embedded", "detectron2")
 
 
 def task_names() -> tuple[str, ...]:
@@ -39,59 +45,128 @@ def load_task(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.tasks.{name.replace('-', '_')}")
 
 
-def choose_engine(name: str, engines: tuple[str, ...]) -> str:
-    """The engine that runs; `auto` is the task's first.
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts: the protocol as it will run, how it differs, and the context with its engine chosen.
 
-    Raises:
-        UserError: the task does not run on that engine in this version.
+    `engine_reason` says why that engine; `scaling`, when the protocol was scaled for fewer devices, how.
     """
-    if name == "auto":
-        return engines[0]
-    if name in engines:
-        return name
-    why = "; this version drives the embedded engine only" if name == "detectron2" else ""
-    raise UserError(f"--engine {name}: expected auto or {' or '.join(engines)}{why}")
+
+    task: str
+    protocol: Any
+    differs: tuple[str, ...]
+    context: RunContext
+    engine_reason: str
+    scaling: str | None = None
 
 
-def run_task(
-    task: str,
-    *,
-    backbone: "Backbone",
-    backbone_name: str,
-    data: Path,
-    protocol_name: str,
-    overrides: dict[str, Any],
-    engine: str,
-    context: RunContext,
-    command: tuple[str, ...],
-) -> Result:
-    """Measure a backbone on one task and return the stamped record.
+def plan_run(
+    task: str, *, protocol_name: str, overrides: dict[str, Any], context: RunContext, fewer_devices: int = 1
+) -> Plan:
+    """Settle everything about a run that can be settled without its data.
 
-    `overrides` are changed settings of the protocol by name. They, and data other than the protocol's, make the
-    record's protocol `custom` and are listed in it.
+    Args:
+        overrides: changed settings of the protocol by name.
+        fewer_devices: other than 1, for detection: scale the protocol, as overridden, for so many times fewer devices.
 
     Raises:
-        UserError: an unknown task, protocol or engine, or whatever the task finds wrong with its data.
+        UserError: an unknown task, protocol or engine, several processes where one is meant, or a bad scaling.
+    """
+    module = load_task(task)
+    base = choose_protocol(module.PROTOCOLS, protocol_name)
+    protocol, _ = override(base, overrides)
+    scaling = None
+    if fewer_devices != 1:
+        from benchmarks.detection.fewer_devices import describe_scaling, plan_for_fewer_devices
+
+        protocol, scaling = plan_for_fewer_devices(protocol, fewer_devices), describe_scaling(fewer_devices)
+    protocol, differs = override(base, settings_of(protocol))
+    if context.detector is not None:
+        differs += (f"training: as set -> none, {_describe_file(context.detector)}",)
+    engine, reason = choose_engine(context.engine, module.ENGINES)
+    _check_processes(task, engine)
+    return Plan(task, protocol, differs, replace(context, engine=engine), reason, scaling)
+
+
+def _describe_file(path: Path) -> str:
+    """A file's name and the beginning of its SHA-256."""
+    if not path.is_file():
+        raise UserError(f"--detector {path}: expected a trained detector (model_final.pth), found no such file")
+    return f"{path.name} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"
+
+
+def describe_plan(plan: Plan) -> str:
+    """The plan in a few lines, for people, before the long work."""
+    from mocobench.runtime.distributed import world_size
+
+    context = plan.context
+    engine = f"{context.engine} {_engine_record(context.engine)['version']}"
+    processes = f", {world_size()} processes" if world_size() > 1 else ""
+    lines = [
+        plan.protocol.id,
+        f"  changed: {'; '.join(plan.differs) or 'nothing'}",
+        *([f"  plan: {plan.scaling}"] if plan.scaling else []),
+        f"  engine {engine}{', ' if plan.engine_reason else ''}{plan.engine_reason}",
+        f"  on {context.device} in {context.precision}{processes}, seed {context.seed}",
+    ]
+    return "\n".join(lines)
+
+
+def choose_engine(name: str, engines: tuple[str, ...]) -> tuple[str, str]:
+    """The engine that runs, and why that one where it was not named: `auto` is the first that is installed.
+
+    Raises:
+        UserError: the task does not run on that engine, or the engine is not installed.
+    """
+    if name not in ("auto", *engines):
+        raise UserError(f"--engine {name}: expected auto or {' or '.join(engines)}")
+    missing: list[str] = []
+    for engine in engines if name == "auto" else (name,):
+        why_not = why_no_detectron2() if engine == "detectron2" else None
+        if why_not is None:
+            is_choice = name == "auto" and len(engines) > 1
+            return engine, "; ".join(["taken by auto", *missing]) if is_choice else ""
+        missing.append(f"no {engine}: {why_not}")
+    raise UserError(
+        f"--engine detectron2: expected Detectron2, but {why_not}; install it as {INSTALLATION} says, "
+        "or use --engine embedded: the same model, training and evaluation"
+    )
+
+
+def _check_processes(task: str, engine: str) -> None:
+    from mocobench.runtime.distributed import world_size
+
+    if world_size() > 1 and engine not in ENGINES_OF_SEVERAL_PROCESSES:
+        raise UserError(f"{task}: expected one process, found {world_size()}; start it without torchrun")
+
+
+def run_plan(plan: Plan, *, backbone: "Backbone", backbone_name: str, data: Path, command: tuple[str, ...]) -> Result:
+    """Measure a backbone as planned and return the stamped record.
+
+    Settings that differ, and data other than the protocol's, make the record's protocol `custom` and are listed in
+    it. With `context.out`, the metrics go to TensorBoard there.
+
+    Raises:
+        UserError: whatever the task finds wrong with its data.
     """
     from mocobench.runtime.environment import code_version, environment_stamp, peak_memory_bytes, reset_peak_memory
     from mocobench.runtime.seeds import seed_everything
 
-    module = load_task(task)
-    protocol, differs = override(choose_protocol(module.PROTOCOLS, protocol_name), overrides)
-    chosen_engine = choose_engine(engine, module.ENGINES)
+    context = plan.context
     seed_everything(context.seed)
     reset_peak_memory(context.device)
     code = code_version()  # before the run: the files may change while it lasts
     started = time.monotonic()
-    measurement = module.run(backbone, data, protocol, context)
+    measurement = load_task(plan.task).run(backbone, data, plan.protocol, context)
     wall_seconds = time.monotonic() - started
-    differs += data_differences(protocol, measurement.data)
+    _log_metrics(plan, measurement.metrics)
+    differs = plan.differs + data_differences(plan.protocol, measurement.data)
     return Result(
-        task=task,
-        protocol=protocol_record(task, protocol, differs),
+        task=plan.task,
+        protocol=protocol_record(plan.task, plan.protocol, differs),
         backbone=backbone_record(backbone, backbone_name),
         seed=context.seed,
-        engine=_engine_record(chosen_engine),
+        engine=_engine_record(context.engine),
         precision=context.precision,
         metrics=measurement.metrics,
         metric_info=measurement.metric_info,
@@ -102,8 +177,20 @@ def run_task(
         peak_memory_bytes=peak_memory_bytes(context.device),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
-        details=measurement.details,
+        details=measurement.details | ({"plan": plan.scaling} if plan.scaling else {}),
     )
+
+
+def _log_metrics(plan: Plan, metrics: dict[str, float]) -> None:
+    from mocobench.runtime.distributed import is_main
+
+    if plan.context.out is None or not is_main():
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(plan.context.out)) as board:
+        for name, value in metrics.items():
+            board.add_scalar(f"{plan.task}/{name}", value, getattr(plan.protocol, "iterations", 0))
 
 
 def backbone_record(backbone: "Backbone", name: str) -> BackboneRecord:
@@ -126,14 +213,40 @@ def _engine_record(name: str) -> dict[str, str]:
 def result_path(results_dir: Path, result: Result) -> Path:
     """Where a record lies: `TASK_PROTOCOL_BACKBONE-DIGEST_DATA_seedN.json`.
 
-    Runs that differ in none of these replace one another; changed settings get a short hash of what differs.
+    Runs that differ in none of these replace one another; changed settings get a short hash of what differs, and an
+    engine that is not our own its name.
     """
     protocol = result.protocol.base.split("/", 1)[1].split("@", 1)[0]
     if result.protocol.is_custom:
         protocol += f"-custom-{_short_hash(result.protocol.differs)}"
+    if result.engine["name"] == "detectron2":
+        protocol += "-detectron2"
     backbone = f"{_slug(result.backbone.name)}-{result.backbone.digest[:8]}"
     parts = (result.task, _slug(protocol), backbone, _slug(result.data.name), f"seed{result.seed}")
     return results_dir / ("_".join(parts) + ".json")
+
+
+def find_result(results_dir: Path, plan: Plan, *, backbone: "Backbone", backbone_name: str, data: Path) -> Path | None:
+    """The record of an equal run, if the folder has one: same task, settings, backbone, data name, seed and engine.
+
+    Raises:
+        RecordError: a file in the folder that looks like a record is none.
+    """
+    settings = json.loads(json.dumps(settings_of(plan.protocol)))  # as a record keeps them
+    for path in sorted(results_dir.glob(f"{plan.task}_*_seed{plan.context.seed}.json")):
+        found = read_result(path)
+        asked = (plan.protocol.id, settings, backbone_name, backbone.digest, data.resolve().name, plan.context.engine)
+        there = (
+            found.protocol.base,
+            found.protocol.settings,
+            found.backbone.name,
+            found.backbone.digest,
+            found.data.name,
+            found.engine["name"],
+        )
+        if asked == there and found.precision == plan.context.precision:
+            return path
+    return None
 
 
 def _slug(name: str) -> str:

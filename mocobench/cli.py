@@ -143,6 +143,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     for name, kind in RECIPE_FLAGS.items():
         settings.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind)
     parser.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="(auto: continue what --out holds)")
+    parser.add_argument("--checkpoint-every", type=count, default=1000, metavar="STEPS", help="and each epoch (1000)")
     parser.add_argument(
         "--keep-every", type=int, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
     )
@@ -158,8 +159,10 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def _pretrain(args: argparse.Namespace) -> None:
     from mocobench.runtime.device import choose_device, choose_precision
+    from mocobench.runtime.distributed import is_main, process_group
     from pretrain.recipes import card, choose_recipe, customise
-    from pretrain.train import TrainingRun, pretrain
+    from pretrain.run import TrainingRun
+    from pretrain.train import pretrain
 
     changes = {name: getattr(args, name) for name in RECIPE_FLAGS if getattr(args, name) is not None}
     recipe, differs = customise(choose_recipe(args.recipe), changes)
@@ -174,13 +177,18 @@ def _pretrain(args: argparse.Namespace) -> None:
         precision=choose_precision(args.precision, device),
         num_workers=args.workers,
         resume=args.resume,
+        checkpoint_every=args.checkpoint_every,
         keep_every=args.keep_every,
         command=command_of(args),
     )
-    print(card(recipe))
-    print(f"  changed: {'; '.join(differs) or 'nothing'}")
-    print(f"  on {device} in {run.precision}, seed {run.seed}")
-    print(f"wrote {pretrain(run)}")
+    with process_group(device):
+        if is_main():
+            print(card(recipe))
+            print(f"  changed: {'; '.join(differs) or 'nothing'}")
+            print(f"  on {device} in {run.precision}, seed {run.seed}", flush=True)
+        last = pretrain(run)
+        if is_main():
+            print(f"wrote {last}")
 
 
 # transfer
@@ -240,6 +248,9 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) 
     parser.add_argument("--engine", default="auto", metavar="auto|embedded|detectron2")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for the record (results)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for other files of the run, such as the final model")
+    parser.add_argument(
+        "--trials", type=count, metavar="N", help="seeds --seed to --seed + N - 1, without those in --results"
+    )
     parser.add_argument("--on-bad-annotation", choices=("stop", "skip"), default="stop")
     _add_run_flags(parser)
     if len(argv) > 1 and argv[0] == "bench" and not argv[1].startswith("-"):
@@ -250,41 +261,68 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) 
         settings = parser.add_argument_group(f"settings of {task} (each overrides the protocol and makes it custom)")
         for flag, keywords in setting_flags(load_task(task).PROTOCOLS["paper"]).items():
             settings.add_argument(flag, **keywords)
+        if task.endswith("-detection"):
+            _add_detection_flags(parser)
+
+
+def _add_detection_flags(parser: Parser) -> None:
+    """How to run; only the plan for fewer devices changes the protocol."""
+    flags = parser.add_argument_group("running a detection task")
+    flags.add_argument(
+        "--images-per-pass", type=count, metavar="N", help="embedded: split each process's batch, same batch"
+    )
+    flags.add_argument(
+        "--fewer-devices",
+        type=count,
+        default=1,
+        metavar="K",
+        help="batch and learning rate divided by K, schedule times K; makes the protocol custom",
+    )
+    flags.add_argument("--resume", choices=("auto", "never"), default="auto", help="(auto: continue what --out holds)")
+    flags.add_argument(
+        "--detector", type=Path, metavar="PATH", help="evaluate this model_final.pth (of either engine), train nothing"
+    )
+    flags.add_argument("--checkpoint-every", type=count, default=1000, metavar="N", help="iterations (1000)")
+    flags.add_argument("--visualize", type=count, default=0, metavar="N", help="draw N test images in --out")
+
+
+def count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, found {text}")
+    return int(text)
 
 
 def _bench(args: argparse.Namespace) -> None:
+    from dataclasses import fields
+
     from benchmarks.context import RunContext
     from benchmarks.protocol import settings_of
-    from benchmarks.run import load_task, run_task, write_result
+    from benchmarks.run import load_task
+    from benchmarks.trials import Request, run_trials
     from mocobench.runtime.device import choose_device, choose_precision
-    from transfer.load import load_or_random
+    from mocobench.runtime.distributed import process_group
 
-    device = choose_device(args.device)
-    context = RunContext(
-        seed=args.seed,
-        device=device,
-        precision=choose_precision(args.precision, device),
-        num_workers=args.workers,
-        out=args.out,
-        on_bad_annotation=args.on_bad_annotation,
-    )
+    if getattr(args, "visualize", 0) and args.out is None:
+        raise UserError(f"--visualize {args.visualize}: expected a folder for the pictures, found none; add --out DIR")
+    if getattr(args, "detector", None) and args.trials:
+        raise UserError("--detector: expected no --trials with it, found both; one trained detector gives one result")
     names = settings_of(load_task(args.task).PROTOCOLS["paper"])
-    result = run_task(
-        args.task,
-        backbone=load_or_random(args.backbone, seed=args.seed, arch=args.arch),
-        backbone_name=args.backbone if args.backbone == "random" else Path(args.backbone).stem,
+    request = Request(
+        task=args.task,
+        backbone=args.backbone,
+        arch=args.arch,
         data=args.data,
         protocol_name=args.protocol,
         overrides={name: value for name in names if (value := getattr(args, name, None)) is not None},
-        engine=args.engine,
-        context=context,
+        fewer_devices=getattr(args, "fewer_devices", 1),
+        results=args.results,
         command=command_of(args),
     )
-    for name, value in result.metrics.items():
-        print(f"{result.metric_info[name].title:<12} {value:6.2f} {result.metric_info[name].unit}")
-    if "feature_norm" in result.details:
-        print(f"feature norm {result.details['feature_norm']:.4g}, mean over the validation images")
-    print(f"wrote {write_result(args.results, result)}")
+    device = choose_device(args.device)
+    chosen = {"device": device, "precision": choose_precision(args.precision, device), "num_workers": args.workers}
+    given = {f.name: getattr(args, f.name) for f in fields(RunContext) if hasattr(args, f.name)}
+    with process_group(device):
+        run_trials(request, RunContext(**(given | chosen)), num_trials=args.trials)
 
 
 # reports
@@ -295,13 +333,20 @@ def _add_report(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS_DIR")
     parser.add_argument("--format", default="markdown", help="markdown")
     parser.add_argument("--out", type=Path, metavar="FILE", help="(standard output)")
+    parser.add_argument("--curves", type=Path, metavar="FILE", help="draw the training curves too, as a PNG")
 
 
 def _report(args: argparse.Namespace) -> None:
-    from mocobench.runtime.files import write_text
+    from mocobench.runtime.files import atomic_file, write_text
+    from reports.collect import collect_results
+    from reports.curves import draw_curves
     from reports.report import build_report
 
     text = build_report(args.results, format=args.format)
+    if args.curves is not None:
+        picture = draw_curves(collect_results(args.results))
+        with atomic_file(args.curves) as path:
+            path.write_bytes(picture)
     if args.out is None:
         print(text, end="")
     else:

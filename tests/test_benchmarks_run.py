@@ -14,25 +14,37 @@ import benchmarks.tasks
 from benchmarks.context import RunContext
 from benchmarks.protocol import card, override, setting_flags, settings_of
 from benchmarks.result import Result, read_result
-from benchmarks.run import choose_engine, load_task, result_path, run_task, task_names, write_result
+from benchmarks.run import (
+    Plan,
+    choose_engine,
+    describe_plan,
+    find_result,
+    load_task,
+    plan_run,
+    result_path,
+    run_plan,
+    task_names,
+    write_result,
+)
+from benchmarks.trials import Request, run_trials
 from mocobench.runtime.errors import UserError
 from transfer.network import random_backbone
 
 SMALL_KNN = {"image_size": 32, "test_resize": 36, "neighbors": (1, 5)}
 
 
+CONTEXT = RunContext(seed=3, device=torch.device("cpu"), precision="fp32", num_workers=0)
+
+
+def knn_plan(**changes: Any) -> Plan:
+    arguments: dict[str, Any] = {"protocol_name": "smoke", "overrides": SMALL_KNN, "context": CONTEXT}
+    return plan_run("imagenet-knn", **{**arguments, **changes})
+
+
 def run_knn(data: Path, **changes: Any) -> Result:
-    arguments: dict[str, Any] = {
-        "backbone": random_backbone("resnet18", 0),
-        "backbone_name": "random",
-        "data": data,
-        "protocol_name": "smoke",
-        "overrides": SMALL_KNN,
-        "engine": "auto",
-        "context": RunContext(seed=3, device=torch.device("cpu"), precision="fp32", num_workers=0),
-        "command": ("mocobench", "bench", "imagenet-knn"),
-    }
-    return run_task("imagenet-knn", **{**arguments, **changes})
+    backbone = random_backbone("resnet18", 0)
+    command = ("mocobench", "bench", "imagenet-knn")
+    return run_plan(knn_plan(**changes), backbone=backbone, backbone_name="random", data=data, command=command)
 
 
 def test_a_task_is_a_file_in_the_package() -> None:
@@ -49,12 +61,70 @@ def test_an_unknown_task_lists_those_that_exist() -> None:
 
 
 def test_engines() -> None:
-    assert choose_engine("auto", ("embedded", "other")) == "embedded"
-    assert choose_engine("other", ("embedded", "other")) == "other"
+    assert choose_engine("auto", ("torch",)) == ("torch", "")
+    assert choose_engine("auto", ("embedded", "other")) == ("embedded", "taken by auto")
+    assert choose_engine("other", ("embedded", "other")) == ("other", "")
     with pytest.raises(UserError, match=r"^--engine cafe: expected auto or embedded or other$"):
         choose_engine("cafe", ("embedded", "other"))
-    with pytest.raises(UserError, match="--engine detectron2: expected auto or embedded; this version drives the"):
-        choose_engine("detectron2", ("embedded",))
+
+
+def test_auto_takes_detectron2_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = ("detectron2", "embedded")
+    monkeypatch.setattr("benchmarks.run.why_no_detectron2", lambda: None)
+    assert choose_engine("auto", engines) == ("detectron2", "taken by auto")
+    assert [choose_engine(name, engines) for name in engines] == [("detectron2", ""), ("embedded", "")]
+    monkeypatch.setattr("benchmarks.run.why_no_detectron2", lambda: "it is not installed")
+    assert choose_engine("auto", engines) == ("embedded", "taken by auto; no detectron2: it is not installed")
+    assert choose_engine("embedded", engines) == ("embedded", "")
+    with pytest.raises(UserError, match=r"expected Detectron2, but it is not installed; .*or use --engine embedded"):
+        choose_engine("detectron2", engines)
+
+
+def test_a_plan_says_what_will_run_before_it_does() -> None:
+    lines = describe_plan(knn_plan()).splitlines()
+    assert lines[0] == "imagenet-knn/smoke@1"
+    assert lines[1] == "  changed: image_size: 112 -> 32; test_resize: 128 -> 36; neighbors: 20,200 -> 1,5"
+    assert lines[2].startswith("  engine torch 2.")
+    assert lines[3] == "  on cpu in fp32, seed 3"
+
+
+def test_a_trained_detector_makes_the_protocol_custom(tmp_path: Path) -> None:
+    file = tmp_path / "model_final.pth"
+    context = dataclasses.replace(CONTEXT, detector=file)
+    message = r"--detector .*model_final.pth: expected a trained detector \(model_final.pth\), found no such file"
+    with pytest.raises(UserError, match=message):
+        plan_run("voc-detection", protocol_name="smoke", overrides={}, context=context)
+    file.write_bytes(b"abc")
+    plan = plan_run("voc-detection", protocol_name="smoke", overrides={}, context=context)
+    assert plan.differs == ("training: as set -> none, model_final.pth (sha256 ba7816bf8f01)",)
+
+
+def test_several_processes_are_for_detection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mocobench.runtime.distributed.world_size", lambda: 2)
+    with pytest.raises(UserError, match=r"^imagenet-knn: expected one process, found 2; start it without torchrun$"):
+        knn_plan()
+    context = dataclasses.replace(CONTEXT, engine="embedded")
+    plan = plan_run("voc-detection", protocol_name="smoke", overrides={}, context=context)
+    assert describe_plan(plan).endswith("  on cpu in fp32, 2 processes, seed 3")
+
+
+def test_the_plan_for_fewer_devices_by_hand() -> None:
+    plan = plan_run(
+        "voc-detection", protocol_name="paper", overrides={"warmup_iterations": 50}, context=CONTEXT, fewer_devices=4
+    )
+    protocol = plan.protocol
+    assert (protocol.batch_size, protocol.learning_rate, protocol.iterations) == (4, 0.005, 96000)
+    assert (protocol.decay_iterations, protocol.warmup_iterations) == ((72000, 88000), 200)
+    assert plan.differs == (
+        "batch_size: 16 -> 4",
+        "iterations: 24000 -> 96000",
+        "decay_iterations: 18000,22000 -> 72000,88000",
+        "warmup_iterations: 100 -> 200",
+        "learning_rate: 0.02 -> 0.005",
+    )
+    assert "  plan: 4 times fewer devices: batch and learning rate divided by 4" in describe_plan(plan)
+    with pytest.raises(UserError, match=r"--fewer-devices 3: expected a divisor of the batch size, found 3 for 16"):
+        plan_run("voc-detection", protocol_name="paper", overrides={}, context=CONTEXT, fewer_devices=3)
 
 
 def test_an_unknown_protocol_lists_those_that_exist(bright_and_dark: Path) -> None:
@@ -103,6 +173,58 @@ def test_the_file_is_named_by_what_tells_runs_apart(bright_and_dark: Path) -> No
     assert custom.startswith("imagenet-knn_smoke-custom-")
     other = dataclasses.replace(result.protocol, differs=("image_size: 112 -> 64",))
     assert result_path(Path("r"), dataclasses.replace(result, protocol=other)).name != custom
+
+
+def test_another_engine_is_another_file(bright_and_dark: Path) -> None:
+    result = run_knn(bright_and_dark)
+    other = dataclasses.replace(result, engine={"name": "detectron2", "version": "0.6"})
+    assert "-detectron2_" in result_path(Path("r"), other).name
+    assert result_path(Path("r"), result) != result_path(Path("r"), other)
+
+
+def test_an_equal_run_is_found_and_no_other(bright_and_dark: Path, tmp_path: Path) -> None:
+    known = {"backbone": random_backbone("resnet18", 0), "backbone_name": "random", "data": bright_and_dark}
+    results = tmp_path / "results"
+    assert find_result(results, knn_plan(), **known) is None
+    path = write_result(results, run_knn(bright_and_dark))
+    assert find_result(results, knn_plan(), **known) == path
+    others = {
+        "overrides": {**SMALL_KNN, "neighbors": (1,)},
+        "context": dataclasses.replace(CONTEXT, seed=4),
+        "protocol_name": "paper",
+    }
+    for name, value in others.items():
+        assert find_result(results, knn_plan(**{name: value}), **known) is None, name
+    bf16 = knn_plan(context=dataclasses.replace(CONTEXT, precision="bf16"))
+    assert find_result(results, bf16, **known) is None
+    for name, value in {"backbone": random_backbone("resnet18", 1), "data": tmp_path / "other"}.items():
+        assert find_result(results, knn_plan(), **{**known, name: value}) is None, name
+
+
+def test_trials_already_there_are_skipped(bright_and_dark: Path, tmp_path: Path, capsys) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    request = Request(
+        task="imagenet-knn",
+        backbone="random",
+        arch="resnet18",
+        data=bright_and_dark,
+        protocol_name="smoke",
+        overrides=SMALL_KNN,
+        fewer_devices=1,
+        results=results,
+        command=("mocobench",),
+    )
+    run_trials(request, dataclasses.replace(CONTEXT, out=out), num_trials=2)
+    assert sorted(read_result(path).seed for path in results.iterdir()) == [3, 4]
+    assert sorted(path.name for path in out.iterdir()) == ["seed3", "seed4"]  # TensorBoard's metrics
+    assert capsys.readouterr().out.count("wrote ") == 2
+    before = {path.name: path.read_text() for path in results.iterdir()}
+    run_trials(request, CONTEXT, num_trials=3)
+    printed = capsys.readouterr().out
+    assert [f"seed {seed}: skipped, " in printed for seed in (3, 4, 5)] == [True, True, False]
+    assert printed.count("wrote ") == 1
+    assert len(list(results.iterdir())) == 3
+    assert {name: (results / name).read_text() for name in before} == before
 
 
 def test_a_failed_run_writes_nothing(bright_and_dark: Path, tmp_path: Path) -> None:

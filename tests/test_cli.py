@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.protocol import settings_of
+from benchmarks.run import load_task
 from mocobench.cli import build_parser, main
 
+VOC = ["bench", "voc-detection", "--backbone", "random", "--data", "none", "--engine", "embedded"]
 COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report")
 
 
@@ -54,8 +57,17 @@ def test_help_is_instant() -> None:
         (["bench", "imagenet-knn", "--backbone", "random", "--data", "none"], "error: --data none: expected a folder"),
         (
             ["bench", "voc-detection", "--backbone", "random", "--data", ".", "--engine", "detectron2"],
-            "error: --engine",
+            "error: --",  # no Detectron2, or no data
         ),
+        ([*VOC, "--visualize", "2"], "error: --visualize 2: expected a folder for the pictures, found none; add --out"),
+        ([*VOC, "--trials", "0"], "error: argument --trials: expected a number from 1, found 0; see "),
+        ([*VOC, "--images-per-pass", "two"], "error: argument --images-per-pass: invalid count value: 'two'; see "),
+        ([*VOC, "--detector", "x", "--trials", "2"], "error: --detector: expected no --trials with it, found both"),
+        (
+            [*VOC, "--fewer-devices", "3"],
+            "error: --fewer-devices 3: expected a divisor of the batch size, found 3 for 16",
+        ),
+        ([*VOC, "--resume", "maybe"], "error: argument --resume: invalid choice: 'maybe'"),
         (["report", "none"], "error: none: expected"),
         (["report", ".", "--format", "pdf"], "error: --format pdf"),
     ],
@@ -81,6 +93,16 @@ def test_settings_of_a_task_are_flags() -> None:
     args = build_parser(argv).parse_args([*argv, "--learning-rate", "0.01", "--no-masks"])
     assert (args.train_short_sides, args.learning_rate, args.masks) == ((96, 128), 0.01, False)
     assert args.iterations is None
+
+
+def test_how_a_detection_runs_is_no_setting_of_its_protocol() -> None:
+    flags = ["--images-per-pass", "2", "--fewer-devices", "8", "--resume", "never", "--checkpoint-every", "9"]
+    argv = [*VOC, *flags, "--trials", "5"]
+    args = build_parser(argv).parse_args(argv)
+    assert (args.images_per_pass, args.fewer_devices, args.resume) == (2, 8, "never")
+    assert (args.checkpoint_every, args.trials, args.visualize) == (9, 5, 0)
+    names = settings_of(load_task("voc-detection").PROTOCOLS["paper"])
+    assert not names.keys() & {"images_per_pass", "fewer_devices", "resume", "checkpoint_every", "visualize"}
 
 
 def test_protocols_state_every_value(capsys) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.detection.coco_data import CocoData, read_coco
+from benchmarks.detection.coco_data import read_coco
+from benchmarks.detection.records import DetectionData
 from mocobench.runtime.errors import UserError
 
 SQUARE = [[10, 20, 40, 20, 40, 50, 10, 50]]
@@ -30,13 +31,13 @@ def instances(*annotations: dict[str, Any]) -> dict[str, Any]:
 def write(data: Path, split: str, content: Any) -> Path:
     (data / split).mkdir(parents=True, exist_ok=True)
     (data / "annotations").mkdir(exist_ok=True)
-    Image.new("RGB", (60, 50)).save(data / split / "seven.jpg")
+    Image.new("RGB", (60, 50), "red" if split == "val" else "blue").save(data / split / "seven.jpg")
     path = data / "annotations" / f"instances_{split}.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
 
-def read(data: Path, *, masks: bool = True, on_bad_annotation: str = "stop") -> CocoData:
+def read(data: Path, *, masks: bool = True, on_bad_annotation: str = "stop") -> DetectionData:
     return read_coco(
         data, train_splits=("train",), test_splits=("val",), masks=masks, on_bad_annotation=on_bad_annotation
     )
@@ -64,7 +65,8 @@ def test_category_ids_with_gaps_become_labels_in_their_order(data: Path) -> None
         "train",
         instances(annotation(5, category_id=90, iscrowd=1, segmentation=crowd), annotation(4, category_id=1)),
     )
-    read_set = read(data).detection.train
+    write(data, "val", instances(annotation(1, category_id=1)))
+    read_set = read(data).train
     assert read_set.classes == ("person", "cat", "toothbrush")
     image = read_set.images[0]
     assert image.labels.tolist() == [2, 0]
@@ -73,24 +75,25 @@ def test_category_ids_with_gaps_become_labels_in_their_order(data: Path) -> None
     np.testing.assert_array_equal(image.boxes, [[10, 20, 40, 50]] * 2)
     assert image.segmentations == (crowd, SQUARE)
     assert image.path == data / "train" / "seven.jpg"
-    assert read(data, masks=False).detection.train.images[0].segmentations is None
+    assert read(data, masks=False).train.images[0].segmentations is None
 
 
-def test_corners_are_clipped_for_training_but_not_in_the_ground_truth(data: Path) -> None:
-    write(data, "val", instances(annotation(0, bbox=[50.5, 40.5, 9.6, 9.7])))
+def test_boxes_over_the_border_stay_as_filed(data: Path) -> None:
+    write(data, "val", instances(annotation(0, bbox=[50.5, 40.5, 9.75, 9.75])))
     coco = read(data)
-    np.testing.assert_array_equal(coco.detection.test.images[0].boxes, [[50.5, 40.5, 60, 50]])
+    np.testing.assert_array_equal(coco.test.images[0].boxes, [[50.5, 40.5, 60.25, 50.25]])
+    assert coco.ground_truth
     truth = coco.ground_truth["annotations"]
-    assert [one["bbox"] for one in truth] == [[50.5, 40.5, 9.6, 9.7]]
+    assert [one["bbox"] for one in truth] == [[50.5, 40.5, 9.75, 9.75]]
     assert [one["id"] for one in truth] == [1]  # pycocotools would take an object 0 for no match
 
 
 def test_identity_counts_images_and_objects(data: Path) -> None:
-    before = read(data).detection.identity
+    before = read(data).identity
     assert (before.name, before.classes, before.skipped) == (data.name, 3, ())
     assert (before.splits["train"].images, before.splits["train"].objects) == (1, 1)
     write(data, "train", instances(annotation(1), annotation(2)))
-    after = read(data).detection.identity
+    after = read(data).identity
     assert after.splits["train"].objects == 2
     assert after.splits["train"].list_sha256 != before.splits["train"].list_sha256
     assert after.splits["test"] == before.splits["test"]
@@ -135,20 +138,65 @@ def test_a_bad_annotation_stops_or_is_skipped_and_listed(data: Path, bad: dict[s
     assert found.startswith(f"{path} {fault}")
     assert found.endswith("or leave such objects out: --on-bad-annotation skip")
     coco = read(data, on_bad_annotation="skip")
-    assert len(coco.detection.test.images[0].boxes) == len(coco.ground_truth["annotations"]) == 2
-    (skipped,) = coco.detection.identity.skipped
+    assert len(coco.test.images[0].boxes) == len(coco.ground_truth["annotations"]) == 2
+    (skipped,) = coco.identity.skipped
     assert skipped.startswith(f"instances_val.json {fault}")
 
 
 def test_skipping_keeps_the_sound_polygons_of_an_object(data: Path) -> None:
     write(data, "train", instances(annotation(1, segmentation=[*SQUARE, [1, 1, 2, 2]])))
     assert "polygon 2 has 4 numbers" in message(data)
-    assert read(data, on_bad_annotation="skip").detection.train.images[0].segmentations == (SQUARE,)
+    assert read(data, on_bad_annotation="skip").train.images[0].segmentations == (SQUARE,)
 
 
 def test_segmentations_are_not_asked_for_without_masks(data: Path) -> None:
-    write(data, "train", instances(annotation(1, segmentation=[])))
-    assert len(read(data, masks=False).detection.train.images[0].boxes) == 1
+    write(data, "train", instances(annotation(1, segmentation=[]), annotation(2)))
+    assert len(read(data, masks=False).train.images[0].boxes) == 2
+
+
+def test_masks_are_not_trained_on_data_without_them(data: Path) -> None:
+    without = annotation(1)
+    del without["segmentation"]
+    path = write(data, "val", instances(without, annotation(2, segmentation=[])))
+    for action in ("stop", "skip"):
+        assert message(data, on_bad_annotation=action) == (
+            f"{path}: expected segmentations to train and score masks by, found none in 2 annotations; "
+            "add them or choose a protocol without masks"
+        )
+    assert len(read(data, masks=False).test.images[0].boxes) == 2
+
+
+def test_images_are_in_the_order_of_their_ids(data: Path) -> None:
+    Image.new("RGB", (60, 50), "green").save(data / "train" / "three.PNG")
+    three = {"id": 3, "file_name": "three.PNG", "width": 60, "height": 50}
+    both = instances(annotation(1), annotation(2, image_id=3))
+    write(data, "train", both | {"images": [*both["images"], three]})
+    assert [image.image_id for image in read(data).train.images] == [3, 7]
+
+
+def test_a_class_that_training_never_saw_stops_or_is_left_out_of_testing(data: Path) -> None:
+    write(data, "val", instances(annotation(1), annotation(2, category_id=90), annotation(3, category_id=90)))
+    assert message(data) == (
+        f"{data} classes: objects in the test splits, none in the training splits: toothbrush (2); choose other "
+        "splits, or leave these objects out of testing: --on-bad-annotation skip"
+    )
+    coco = read(data, on_bad_annotation="skip")
+    assert coco.test.images[0].labels.tolist() == [1]
+    assert coco.test.images[0].segmentations == (SQUARE,)
+    assert [one["category_id"] for one in coco.ground_truth["annotations"]] == [17]
+
+
+def test_a_training_image_that_is_a_test_image_is_named(data: Path) -> None:
+    (data / "val/seven.jpg").write_bytes((data / "train/seven.jpg").read_bytes())
+    assert message(data).startswith(
+        f"{data}/train/seven.jpg in training: same content as the test image val/seven.jpg; "
+    )
+
+
+def test_a_byte_order_mark_is_read(data: Path) -> None:
+    path = data / "annotations/instances_val.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read(data).test.images) == 1
 
 
 @pytest.mark.parametrize(
@@ -198,8 +246,16 @@ def test_nothing_to_train_or_to_test_on_is_an_error(data: Path) -> None:
 
 
 def test_real_coco_images_are_read_whole(shared_data: Path) -> None:
-    coco = read_coco(shared_data / "coco-mini", train_splits=("train2017",), test_splits=("val2017",), masks=True)
-    train, test = coco.detection.train, coco.detection.test
+    coco = read_coco(
+        shared_data / "coco-mini",
+        train_splits=("train2017",),
+        test_splits=("val2017",),
+        masks=True,
+        on_bad_annotation="skip",  # of the 36 classes tested, some are not in the 50 images of training
+    )
+    (unseen,) = coco.identity.skipped
+    assert unseen.startswith("coco-mini classes: objects in the test splits, none in the training splits: ")
+    train, test = coco.train, coco.test
     assert (len(train.images), len(test.images), len(train.classes)) == (50, 25, 80)
     assert sum(int(image.crowd.sum()) for image in train.images) == 5
     assert any(len(image.boxes) == 0 for image in (*train.images, *test.images))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.detection.data_summary import data_summary
+from benchmarks.detection.same_files import same_files
 from benchmarks.detection.voc_data import VOC_CLASSES, read_voc
 from mocobench.runtime.errors import UserError
 
@@ -21,16 +23,29 @@ def object_xml(name: str | None = "cat", corners: str = "11 21 40 50", difficult
     return f"<object>{name_element}{flag}<bndbox>{box}</bndbox></object>"
 
 
-def add_image(year: Path, stem: str, *objects: str, size: tuple[int, int] | None = (60, 50)) -> None:
-    """A 60x50 image and its annotation, added to the list `all` of a year folder."""
+def add_image(
+    year: Path,
+    stem: str,
+    *objects: str,
+    size: tuple[int, int] | None = (60, 50),
+    splits: tuple[str, ...] = ("trainval", "test"),
+) -> None:
+    """A 60x50 image in every split, each a picture of its own: `stem` in trainval, `stem-test` in test."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (year / part).mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (60, 50)).save(year / "JPEGImages" / f"{stem}.jpg")
-    stated = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
-    (year / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{stated}{''.join(objects)}</annotation>")
-    for split in ("trainval", "test"):
+    for split in splits:
+        name = stem if split == "trainval" else f"{stem}-{split}"
+        draw(year / "JPEGImages" / f"{name}.jpg")
+        stated = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
+        (year / "Annotations" / f"{name}.xml").write_text(f"<annotation>{stated}{''.join(objects)}</annotation>")
         with (year / "ImageSets/Main" / f"{split}.txt").open("a") as lines:
-            lines.write(f"{stem}\n")
+            lines.write(f"{name}\n")
+
+
+def draw(path: Path) -> None:
+    """A picture that depends on the file's name and its year folder's."""
+    seed = list(f"{path.parents[1].name}/{path.name}".encode())
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(path)
 
 
 def read(data: Path, **changes: Any) -> Any:
@@ -86,7 +101,8 @@ def test_a_plain_split_means_the_only_year_of_a_devkit(tmp_path: Path) -> None:
 
 
 def test_upper_case_suffixes_and_exif_turned_images_are_read(tmp_path: Path) -> None:
-    add_image(tmp_path, "a", object_xml(corners="1 1 50 60"), size=(50, 60))
+    add_image(tmp_path, "a", object_xml(corners="1 1 50 60"), size=(50, 60), splits=("trainval",))
+    add_image(tmp_path, "b", object_xml(), splits=("test",))
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn: the file's 60x50 pixels are shown as 50x60
     Image.new("RGB", (60, 50)).save(tmp_path / "JPEGImages/a.jpg", exif=exif)
@@ -116,9 +132,8 @@ BAD_OBJECTS = {
 
 @pytest.mark.parametrize(("bad", "fault"), BAD_OBJECTS.values(), ids=BAD_OBJECTS)
 def test_a_bad_object_stops_or_is_skipped_and_listed(tmp_path: Path, bad: str, fault: str) -> None:
-    add_image(tmp_path, "a", object_xml(), bad, object_xml())
+    add_image(tmp_path, "a", object_xml(), bad, object_xml(), splits=("trainval",))
     add_image(tmp_path, "good", object_xml())
-    (tmp_path / "ImageSets/Main/test.txt").write_text("good\n")
     found = message(tmp_path)
     assert found.startswith(f"{tmp_path}/Annotations/a.xml {fault}")
     assert found.endswith("or leave such objects out: --on-bad-annotation skip")
@@ -138,7 +153,7 @@ def test_a_test_class_that_training_never_saw_is_named(tmp_path: Path) -> None:
     add_image(tmp_path, "a", object_xml())
     add_image(tmp_path, "b", object_xml(name="dog"))
     (tmp_path / "ImageSets/Main/trainval.txt").write_text("a\n")
-    assert "b.xml object 1 (dog): class dog is none of the classes in the training splits" in message(tmp_path)
+    assert "b-test.xml object 1 (dog): class dog is none of the classes in the training splits" in message(tmp_path)
 
 
 def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
@@ -156,6 +171,7 @@ def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
     assert re.search(r"Annotations/a: expected an annotation of the list .*trainval.txt", message(year))
     (year / "JPEGImages/a.jpg").unlink()
     assert re.search(r"JPEGImages/a: expected an image of the list .*trainval.txt", message(year))
+    (year / "Annotations/a-test.xml").unlink()
     (year / "Annotations").rmdir()
     assert "found no Annotations" in message(year)
 
@@ -202,11 +218,115 @@ def test_empty_and_repeating_lists_and_ambiguous_images_are_named(tmp_path: Path
     assert "expected one file per image, found a.jpg and a.png" in message(tmp_path)
 
 
+def test_ids_and_names_may_look_unusual(tmp_path: Path) -> None:
+    for number, stem in enumerate(("img (1)", "2008.000001", "a b", "-é")):
+        add_image(tmp_path, stem, object_xml(name="big (blood) cell" if number else "cat"))
+    images = tmp_path / "JPEGImages"
+    (images / "a b.jpg").rename(images / "a b.JPEG")
+    (images / "img (1).jpg").rename(images / "img (1).Jpg")
+    data = read(tmp_path)
+    assert [image.image_id for image in data.train.images] == ["img (1)", "2008.000001", "a b", "-é"]
+    assert [image.path.suffix for image in data.train.images] == [".Jpg", ".jpg", ".JPEG", ".jpg"]
+    assert data.train.classes == ("big (blood) cell", "cat")
+
+
+def test_windows_line_ends_byte_order_marks_and_blanks_are_read(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        add_image(tmp_path, stem, object_xml(name="\r\n  big dog \t"))
+    (tmp_path / "ImageSets/Main/trainval.txt").write_bytes(b"\xef\xbb\xbfa \r\n\r\n\tb\r\n")
+    annotation = tmp_path / "Annotations/a.xml"
+    annotation.write_bytes(b"\xef\xbb\xbf" + annotation.read_bytes().replace(b"><", b">\r\n<"))
+    train = read(tmp_path).train
+    assert [image.image_id for image in train.images] == ["a", "b"]
+    assert train.classes == ("big dog",)
+    np.testing.assert_array_equal(train.images[0].boxes, [[10, 20, 40, 50]])
+
+
+def test_an_image_of_two_training_splits_is_named(tmp_path: Path) -> None:
+    add_image(tmp_path, "a", object_xml())
+    found = message(tmp_path, train_splits=("trainval", "trainval"))
+    assert "expected the splits trainval, trainval to share no image, found a twice" in found
+
+
+def test_a_training_image_that_is_a_test_image_stops_or_is_left_out(tmp_path: Path) -> None:
+    for stem in ("a", "b", "c"):
+        add_image(tmp_path, stem, object_xml())
+    images = tmp_path / "JPEGImages"
+    (images / "b-test.jpg").write_bytes((images / "a.jpg").read_bytes())
+    with (tmp_path / "ImageSets/Main/trainval.txt").open("a") as lines:
+        lines.write("c-test\n")
+    assert message(tmp_path) == (
+        f"{images}/a.jpg in training: same content as the test image JPEGImages/b-test.jpg; remove one of the two "
+        "(2 such), or leave such images out of training: --on-bad-annotation skip"
+    )
+    data = read(tmp_path, on_bad_annotation="skip")
+    assert [image.image_id for image in data.train.images] == ["b", "c"]
+    assert [image.image_id for image in data.test.images] == ["a-test", "b-test", "c-test"]
+    assert data.identity.splits["train"].images == data.identity.splits["train"].objects == 2
+    assert data.identity.skipped[0] == "a.jpg in training: same content as the test image JPEGImages/b-test.jpg"
+    assert data.identity.skipped[1].startswith("c-test.jpg in training")
+
+
+def test_nothing_is_left_when_all_training_images_are_test_images(tmp_path: Path) -> None:
+    add_image(tmp_path, "a", object_xml())
+    found = message(tmp_path, test_splits=("trainval",), on_bad_annotation="skip")
+    assert "expected at least one object to train on" in found
+
+
+def test_copies_within_a_split_are_noted(tmp_path: Path) -> None:
+    for stem in ("a", "b", "c"):
+        add_image(tmp_path, stem, object_xml())
+    assert read(tmp_path).notes == ()
+    for stem in ("b", "c"):
+        (tmp_path / f"JPEGImages/{stem}.jpg").write_bytes((tmp_path / "JPEGImages/a.jpg").read_bytes())
+    data = read(tmp_path)
+    assert data.notes == ("training images with the content of another: b.jpg = a.jpg, c.jpg = a.jpg",)
+    assert len(data.train.images) == 3
+
+
+def test_a_pascal_class_without_training_objects_stops_or_is_left_out_of_testing(tmp_path: Path) -> None:
+    add_image(tmp_path, "a", object_xml())
+    add_image(tmp_path, "b", object_xml(), object_xml(name="dog"), object_xml(name="dog"), splits=("test",))
+    assert message(tmp_path, classes="voc") == (
+        f"{tmp_path} classes: objects in the test splits, none in the training splits: dog (2); choose other splits, "
+        "or leave these objects out of testing: --on-bad-annotation skip"
+    )
+    data = read(tmp_path, classes="voc", on_bad_annotation="skip")
+    assert [len(image.boxes) for image in data.test.images] == [1, 1]
+    assert data.identity.splits["test"].objects == 2
+    assert data.identity.skipped[0].endswith("none in the training splits: dog (2)")
+
+
 def test_nothing_to_train_or_to_test_on_is_an_error(tmp_path: Path) -> None:
     add_image(tmp_path, "a")
     assert "expected at least one object to train on in the training splits, found none" in message(tmp_path)
     add_image(tmp_path, "b", object_xml(difficult="1"))
     assert "expected at least one object to find in the test splits, found none that counts" in message(tmp_path)
+
+
+def test_files_of_equal_size_and_end_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    end = b"e" * 5000
+    contents = [b"a" + end, b"b" + end, b"a" + end, end, b"", b"a" + end, b""]
+    paths = [tmp_path / str(number) for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    assert same_files(paths) == [[0, 2, 5], [4, 6]]
+
+
+def test_the_summary_counts_by_hand(tmp_path: Path) -> None:
+    # 31 x 31 is small, 60 x 50 medium (3000 < 96 * 96); nothing is large in so small a picture.
+    add_image(tmp_path, "a", object_xml(corners="1 1 31 31"), object_xml(name="big dog", corners="1 1 60 50"))
+    add_image(tmp_path, "b", object_xml(difficult="1"), object_xml(corners="9 9 9 20"), splits=("trainval",))
+    add_image(tmp_path, "c", splits=("test",))
+    lines = data_summary(read(tmp_path, on_bad_annotation="skip")).splitlines()
+    assert lines[0] == f"data {tmp_path.name}: 2 classes"
+    columns = ["images", "without", "objects", "objects", "small", "medium", "large", "difficult", "crowd"]
+    assert lines[1].split() == columns
+    assert lines[2].split() == ["training", "2", "0", "3", "2", "1", "0", "1", "0"]
+    assert lines[3].split() == ["test", "2", "1", "2", "1", "1", "0", "0", "0"]
+    assert lines[6].split() == ["big", "dog", "1/1", "cat", "2/1"]
+    assert lines[7:] == ["skipped: 1", "  b.xml object 2 (cat): box (9, 9, 9, 20) is empty"]
+    assert max(len(line) for line in lines) < 120
 
 
 def test_the_two_empty_boxes_of_bccd_are_named(shared_data: Path) -> None:

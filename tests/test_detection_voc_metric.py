@@ -1,10 +1,20 @@
 """VOC average precision: answers derived by hand, then published values."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from perf.voc_evaluation import (
+    METRIC_OF_YEAR,
+    detectron2_scores,
+    our_percents,
+    random_detections,
+    random_test_set,
+    untied_detections,
+    write_annotations,
+)
 
 from benchmarks.detection.records import Detections, DetectionSet, LabelledImage
 from benchmarks.detection.voc_metric import (
@@ -12,8 +22,9 @@ from benchmarks.detection.voc_metric import (
     METRICS,
     ClassDetections,
     ClassObjects,
-    average_precisions,
+    average_precision,
     evaluate_voc,
+    judge,
     pairwise_iou,
 )
 
@@ -122,6 +133,66 @@ def test_the_three_means_are_over_classes_and_thresholds() -> None:
     assert IOU_THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
+@pytest.mark.detectron2
+def test_a_detected_class_without_objects_is_zero_where_detectron2s_area_is_not_a_number(tmp_path: Path) -> None:
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    test = random_test_set(10, ("car", "none"), seed=0)
+    detections = random_detections(test, 10, seed=1)
+    write_annotations(test, tmp_path / "voc")
+    theirs, _ = detectron2_scores(test, detections, tmp_path / "voc", year=2012)
+    assert np.isnan(theirs["AP50"])
+    ours = evaluate_voc(test, detections, metric="voc-area")
+    assert ours.by_class[1].tolist() == [0] * 10
+    assert ours.ap50 > 0
+
+
+def test_a_curve_has_a_point_for_every_object_found() -> None:
+    # True, false, true of two objects; at .75 the first overlaps too little (70 of 101 columns) and is false too.
+    images, detections = [image(0, [A, B])], [found(0, [[0, 0, 70, 100], FAR, B], [0.9, 0.8, 0.7])]
+    at_50, at_75 = evaluate_voc(DetectionSet(tuple(images), ("thing", "other")), detections, metric="voc-area").curves
+    assert (at_50.class_name, at_50.kind, at_50.iou, at_75.iou) == ("thing", "box", 0.50, 0.75)
+    assert at_50.recall.tolist() == [0.5, 1]
+    assert at_50.precision.tolist() == [1, 2 / 3]
+    assert at_50.score.tolist() == [0.9, 0.7]
+    assert (at_75.recall.tolist(), at_75.precision.tolist()) == ([0.5], [1 / 3])
+
+
+def test_scores_are_those_that_detectron2_gave_once() -> None:
+    """Golden values: made by the real Detectron2 with tests/data/make_voc_scores_golden.py."""
+    golden = json.loads((Path(__file__).parent / "data/voc_scores_golden.json").read_text())
+    test = random_test_set(golden["num_images"], golden["classes"], seed=0)
+    detections = untied_detections(test, seed=1)
+    for case in golden["cases"]:
+        scores = evaluate_voc(test, detections, metric=METRIC_OF_YEAR[case["year"]])
+        assert our_percents(scores) == pytest.approx(case["expected"], rel=0, abs=1e-9)
+        assert 10 < scores.ap50 * 100 < 70
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("year", [2007, 2012])
+def test_scores_are_those_of_detectron2s_evaluator(tmp_path: Path, year: int) -> None:
+    """Ties, difficult objects, a class without objects, one never detected, an image without either."""
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+    # Detectron2's area metric is NaN for a class that is detected and has no objects, so there it has neither.
+    classes = ("car", "dog", "cat", "none")
+    test = random_test_set(40, classes, seed=year)
+    detections = [
+        replace(some, boxes=some.boxes[kept], scores=some.scores[kept], labels=some.labels[kept])
+        for some in random_detections(test, 60, seed=1)
+        for kept in [(some.labels != 2) & (some.labels != (3 if year == 2012 else -1))]
+    ]
+    detections[3] = replace(
+        detections[3], boxes=detections[3].boxes[:0], scores=detections[3].scores[:0], labels=detections[3].labels[:0]
+    )
+    scores = np.concatenate([some.scores for some in detections])
+    assert len(np.unique(scores.round(3))) < len(scores) / 2
+    write_annotations(test, tmp_path / "voc")
+    theirs, _ = detectron2_scores(test, detections, tmp_path / "voc", year=year)
+    ours = evaluate_voc(test, detections, metric=METRIC_OF_YEAR[year])
+    assert 10 < theirs["AP50"] < 70
+    assert our_percents(ours) == pytest.approx(theirs, rel=0, abs=1e-9)
+
+
 def test_the_order_of_images_does_not_matter_without_ties() -> None:
     rng = np.random.default_rng(0)
     images, detections = [], []
@@ -158,11 +229,11 @@ def test_published_toy_values(shared_data: Path, metric: str, name: str) -> None
     table, image_of = read_toy(shared_data / "ap-reference/voc-toy/dets", 1)
     assert (len(objects), len(table)) == (15, 24)
     ranked = np.argsort(-table[:, 0], kind="stable")
-    values = average_precisions(
-        ClassDetections(boxes=table[ranked, 1:], image=image_of[ranked]),
+    outcomes = judge(
+        ClassDetections(boxes=table[ranked, 1:], image=image_of[ranked], scores=table[ranked, 0]),
         ClassObjects(boxes=objects, difficult=np.zeros(len(objects), dtype=bool), image=object_image),
         iou_thresholds=[float(threshold) for threshold in expected],
-        metric=metric,
     )
+    values = [average_precision(outcome, metric=metric) for outcome in outcomes]
     # The published values have ten decimals.
     np.testing.assert_allclose(values, list(expected.values()), rtol=0, atol=1e-9)

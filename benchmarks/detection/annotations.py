@@ -17,7 +17,7 @@ QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 @dataclass
 class BadAnnotations:
-    """What to do with an object that cannot be trained or tested on: stop, or leave it out and list it."""
+    """What to do with what cannot be trained or tested on: stop, or leave it out and list it."""
 
     action: str
     skipped: list[str] = field(default_factory=list)
@@ -25,14 +25,14 @@ class BadAnnotations:
     def __post_init__(self) -> None:
         assert self.action in ON_BAD_ANNOTATION, self.action
 
-    def report(self, file: Path, place: str, fault: str) -> None:
+    def report(self, file: Path, place: str, fault: str, *, remedy: str = "mend it, or leave such objects out") -> None:
         """Note a faulty object. The list of what was left out names files without their folders.
 
         Raises:
             UserError: `action` is `stop`.
         """
         if self.action == "stop":
-            raise UserError(f"{file} {place}: {fault}; mend it, or leave such objects out: --on-bad-annotation skip")
+            raise UserError(f"{file} {place}: {fault}; {remedy}: --on-bad-annotation skip")
         self.skipped.append(f"{file.name} {place}: {fault}")
 
 
@@ -77,17 +77,3 @@ def split_identity(detection_set: DetectionSet, annotation_digests: Iterable[byt
         digest.update(annotation_digest)
     objects = sum(len(image.boxes) for image in detection_set.images)
     return SplitIdentity(images=len(detection_set.images), objects=objects, list_sha256=digest.hexdigest())
-
-
-def check_train_and_test(*, train: DetectionSet, test: DetectionSet, source: Path) -> None:
-    """Check that there is at least one object to learn from, and one to find that counts.
-
-    Crowds are neither trained on nor counted; difficult objects are trained on and not counted.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not any((~image.crowd).any() for image in train.images):
-        raise UserError(f"{source}: expected at least one object to train on in the training splits, found none")
-    if not any((~image.crowd & ~image.difficult).any() for image in test.images):
-        raise UserError(f"{source}: expected at least one object to find in the test splits, found none that counts")

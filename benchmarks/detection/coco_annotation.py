@@ -63,7 +63,8 @@ def kept_segmentation(
         if fault:
             bad.report(file, place, f"polygon {number} {fault}")
         else:
-            kept.append(polygon)
+            # Of whole numbers Detectron2 would make an array of integers, which cuts off what resizing adds.
+            kept.append([float(value) for value in polygon])
     return kept or None
 
 

@@ -8,25 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.detection.annotations import BadAnnotations, check_size, check_train_and_test, split_identity
-from benchmarks.detection.coco_annotation import clipped_corners, find_fault, kept_segmentation
+from benchmarks.detection.annotations import BadAnnotations, check_size, split_identity
+from benchmarks.detection.checks import check_sets
+from benchmarks.detection.coco_annotation import find_fault, kept_segmentation
 from benchmarks.detection.records import DetectionData, DetectionSet, LabelledImage
 from benchmarks.result import DataIdentity
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress
 
 TOP_LEVEL_LISTS = ("images", "annotations", "categories")
-
-
-@dataclass(frozen=True)
-class CocoData:
-    """Both splits, and the test split's ground truth as COCO's own dictionary without what was skipped.
-
-    Label i is the i-th of the category ids in rising order.
-    """
-
-    detection: DetectionData
-    ground_truth: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,20 +37,25 @@ def read_coco(
     test_splits: tuple[str, ...],
     masks: bool,
     on_bad_annotation: str = "stop",
-) -> CocoData:
+) -> DetectionData:
     """Read `annotations/instances_{split}.json` and the images in `{split}/`, and check all of it.
 
-    Corners are clipped to their image for training, as Detectron2 does; the ground truth keeps the boxes as filed.
+    Label i is the i-th of the category ids in rising order. The ground truth is the test split's, without what was
+    skipped.
+
+    Boxes stay as filed, also where they reach over the border of their image: they are clipped once it is resized.
     A missing `iscrowd` means 0. Without `masks`, segmentations are neither read nor checked.
 
     Args:
         on_bad_annotation: what an unknown category or image, a repeated id, an empty box, a missing key or a broken
             segmentation does: `stop` raises, `skip` leaves the object out (of a broken polygon among sound ones,
-            only that polygon) and lists it in the identity.
+            only that polygon) and lists it in the identity. The same for a test image among the training images
+            and a class that training never sees: see `check_sets`.
 
     Raises:
         UserError: the above, a missing file or image, an image of another size, broken JSON, categories that differ
-            between the splits, or nothing to train or to test on. The file is named and, within it, the annotation.
+            between the splits, no segmentations where `masks` asks for them, or nothing to train or to test on. The
+            file is named and, within it, the annotation.
     """
     bad = BadAnnotations(on_bad_annotation)
     train = [_read_instances(data, split, masks, bad) for split in train_splits]
@@ -71,17 +66,18 @@ def read_coco(
             raise UserError(f"{other.path}: expected the same categories as {train[0].path.name}, found others")
     train_set = _label(data, train, train_splits, masks)
     test_set = _label(data, test, test_splits, masks)
-    check_train_and_test(train=train_set, test=test_set, source=data)
+    checked = check_sets(train_set, test_set, source=data, bad=bad)
     identity = DataIdentity(
         name=data.resolve().name,
         classes=len(categories),
         splits={
-            "train": split_identity(train_set, (instances.sha256 for instances in train)),
-            "test": split_identity(test_set, (instances.sha256 for instances in test)),
+            "train": split_identity(checked.train, (instances.sha256 for instances in train)),
+            "test": split_identity(checked.test, (instances.sha256 for instances in test)),
         },
         skipped=tuple(bad.skipped),
     )
-    return CocoData(DetectionData(train_set, test_set, identity), _ground_truth(test))
+    truth = _ground_truth(test, without=checked.unseen)
+    return DetectionData(checked.train, checked.test, identity, checked.notes, truth)
 
 
 def _read_instances(data: Path, split: str, masks: bool, bad: BadAnnotations) -> Instances:
@@ -93,9 +89,19 @@ def _read_instances(data: Path, split: str, masks: bool, bad: BadAnnotations) ->
     raw = _parse(path, content)
     categories = _by_id(path, raw["categories"], "category", {"id": int, "name": str})
     keys = {"id": int, "file_name": str, "width": int, "height": int}
-    images = _by_id(path, raw["images"], "image", keys)
+    # In the order of their ids, as Detectron2 lists them: a sampler's order means the same images in both.
+    images = dict(sorted(_by_id(path, raw["images"], "image", keys).items()))
     if not images:
         raise UserError(f"{path}: expected at least one image, found none")
+    if (
+        masks
+        and raw["annotations"]
+        and not any(isinstance(a, dict) and a.get("segmentation") for a in raw["annotations"])
+    ):
+        raise UserError(
+            f"{path}: expected segmentations to train and score masks by, found none in {len(raw['annotations'])} "
+            "annotations; add them or choose a protocol without masks"
+        )
     annotations: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
     names = {category_id: categories[category_id]["name"] for category_id in sorted(categories)}
     seen: set[int] = set()
@@ -155,13 +161,15 @@ def _label(data: Path, files: list[Instances], splits: tuple[str, ...], masks: b
 def _labelled_image(
     path: Path, entry: dict[str, Any], annotations: list[dict[str, Any]], label_of: dict[int, int], masks: bool
 ) -> LabelledImage:
-    corners = [clipped_corners(one["bbox"], entry["width"], entry["height"]) for one in annotations]
+    # Summed in float32, as Detectron2 does.
+    boxes = np.array([one["bbox"] for one in annotations], dtype=np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
     return LabelledImage(
         image_id=entry["id"],
         path=path,
         width=entry["width"],
         height=entry["height"],
-        boxes=np.array(corners, dtype=np.float32).reshape(-1, 4),
+        boxes=boxes,
         labels=np.array([label_of[one["category_id"]] for one in annotations], dtype=np.int64),
         difficult=np.zeros(len(annotations), dtype=bool),
         crowd=np.array([one.get("iscrowd", 0) for one in annotations], dtype=bool),
@@ -169,10 +177,15 @@ def _labelled_image(
     )
 
 
-def _ground_truth(files: list[Instances]) -> dict[str, Any]:
-    """COCO's dictionary of the test images, with annotation ids from 1: pycocotools takes an object 0 for no match."""
+def _ground_truth(files: list[Instances], *, without: frozenset[int]) -> dict[str, Any]:
+    """COCO's dictionary of the test images `without` objects of some labels.
+
+    Annotation ids run from 1: pycocotools takes an object 0 for no match.
+    """
     entries = [entry for instances in files for entry in instances.images.values()]
-    annotations = [one for instances in files for entries in instances.annotations.values() for one in entries]
+    left_out = {category_id for label, category_id in enumerate(files[0].categories) if label in without}
+    all_annotations = (one for instances in files for entries in instances.annotations.values() for one in entries)
+    annotations = [one for one in all_annotations if one["category_id"] not in left_out]
     keys = ("image_id", "category_id", "bbox", "area", "segmentation")
     return {
         "images": [{key: entry[key] for key in ("id", "width", "height")} for entry in entries],

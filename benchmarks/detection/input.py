@@ -1,11 +1,12 @@
 """Images and objects on their way into the detector: resized, flipped, normalised, batched.
 
-Every random draw is a function of (seed, purpose, position in the stream), so results do not depend on workers.
+A view's draws are a function of (seed, purpose, position in the stream), so results do not depend on workers.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.detection.embedded.instances import Targets
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import LabelledImage
+from benchmarks.detection.sampler import images_to_train_on, sampler_seed, stream_of_batches
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import torch_generator
@@ -119,39 +121,6 @@ def _move_rle(rle: dict[str, Any], *, height: int, width: int, flip: bool) -> to
     return torch.from_numpy(np.array(mask).astype(bool))
 
 
-def images_to_train_on(images: tuple[LabelledImage, ...]) -> tuple[LabelledImage, ...]:
-    """The images that show at least one object that is not a crowd.
-
-    Raises:
-        UserError: there is none.
-    """
-    kept = tuple(image for image in images if (~image.crowd).any())
-    if not kept:
-        raise UserError(f"training images: expected some with objects, found none among {len(images)}; add annotations")
-    return kept
-
-
-def stream_of_batches(
-    images: tuple[LabelledImage, ...], *, batch_size: int, seed: int, purpose: str
-) -> Iterator[list[tuple[int, int]]]:
-    """Batches of (position in the stream, index of the image), without end.
-
-    The stream is one permutation of all images after another. Landscape images are batched apart from all others,
-    so that little is padded; a batch is given out when it is full.
-    """
-    waiting: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-    position = 0
-    for epoch in count():
-        order = torch.randperm(len(images), generator=torch_generator(seed, purpose, "order", epoch))
-        for index in order.tolist():
-            batch = waiting[images[index].width > images[index].height]
-            batch.append((position, index))
-            position += 1
-            if len(batch) == batch_size:
-                yield batch.copy()
-                batch.clear()
-
-
 @dataclass(frozen=True)
 class _TrainingViews(Dataset[Example | UserError]):
     """Item (position, index) is one image at the short side and flip drawn for that position of the stream."""
@@ -205,13 +174,38 @@ def training_batches(
     seed: int,
     purpose: str,
     num_workers: int,
+    batch_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    first_batch: int = 0,
+    passes: int = 1,
 ) -> Iterator[list[Example]]:
-    """`num_batches` training batches of the stream that belongs to (seed, purpose)."""
-    stream = stream_of_batches(images, batch_size=protocol.batch_size, seed=seed, purpose=purpose)
+    """`num_batches` training batches of this rank, from its batch `first_batch` on, of the stream of (seed, purpose).
+
+    Images without objects are left out. A batch does not depend on `first_batch`: those before it are skipped
+    without reading their images, so a resumed run sees what it would have seen.
+
+    Args:
+        batch_size: images per batch of this rank; the protocol's when None.
+        passes: play so many ranks in turn. Each of the `num_batches` is then one batch of each of the ranks
+            `rank * passes`, ... out of `world_size * passes`, one after another.
+    """
+    images = images_to_train_on(images)
+    streams = [
+        stream_of_batches(
+            images,
+            batch_size=protocol.batch_size if batch_size is None else batch_size,
+            seed=sampler_seed(seed, purpose),
+            rank=rank * passes + part,
+            world_size=world_size * passes,
+        )
+        for part in range(passes)
+    ]
+    rounds = islice(zip(*streams, strict=True), first_batch, first_batch + num_batches)
     views = _TrainingViews(images, protocol, seed, purpose)
     loader: DataLoader[Any] = DataLoader(
         views,
-        batch_sampler=islice(stream, num_batches),
+        batch_sampler=chain.from_iterable(rounds),
         collate_fn=list,
         num_workers=num_workers,
     )
@@ -236,15 +230,18 @@ def _checked(batch: list[Example | UserError]) -> list[Example]:
 
 
 def assemble(
-    examples: list[Example], spec: InputSpec, device: torch.device
+    examples: list[Example], spec: InputSpec, device: torch.device, *, size_divisibility: int = 1
 ) -> tuple[torch.Tensor, list[tuple[int, int]]]:
     """Normalise the images as the weights were trained, pad them with 0 at the bottom and right, and stack them.
+
+    Args:
+        size_divisibility: height and width of the stack are the least multiples of it that hold every image.
 
     Returns:
         Images (N, 3, H, W) float32 on the device, channels last in memory, and each one's (height, width).
     """
     sizes = [(int(e.pixels.shape[1]), int(e.pixels.shape[2])) for e in examples]
-    height, width = (max(side) for side in zip(*sizes, strict=True))
+    height, width = (math.ceil(max(side) / size_divisibility) * size_divisibility for side in zip(*sizes, strict=True))
     images = torch.zeros((len(examples), 3, height, width), device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     for image, example, (h, w) in zip(images, examples, sizes, strict=True):

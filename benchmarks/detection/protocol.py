@@ -1,11 +1,19 @@
-"""Detection protocols: R50-C4 with the extra BN after res5, fine-tuned end to end, for VOC and COCO.
+"""Detection protocols: R50-C4 with the extra BN after res5 and R50-FPN, fine-tuned end to end, for VOC and COCO.
 
 Sources: [moco] the detection configurations of the official MoCo code (Base-RCNN-C4-BN.yaml,
 pascal_voc_R_50_C4_24k_moco.yaml, coco_R_50_C4_2x_moco.yaml); [d2] Detectron2 0.6's defaults, on which those stand;
-[v1] MoCo v1, arXiv 1911.05722, section 4.2 and appendix.
+[d2-fpn] its Base-RCNN-FPN.yaml; [v1] MoCo v1, arXiv 1911.05722, section 4.2 and appendix; [moco#34] its authors on
+their FPN models, issue 34 of the official code: SyncBN in the backbone and the FPN only, heads as in Detectron2;
+[pycontrast] R_50_FPN_1x.yaml and its _infomin variant in the official PyContrast code, which is Detectron2's
+mask_rcnn_R_50_FPN_3x_syncbn.yaml with a 1x schedule and nothing frozen.
 """
 
 from dataclasses import dataclass, replace
+
+from mocobench.runtime.errors import UserError
+
+# The box heads that a model can have.
+BOX_HEADS = {"R50-C4": ("res5",), "R50-FPN": ("2fc", "4conv1fc")}
 
 
 @dataclass(frozen=True)
@@ -21,12 +29,14 @@ class DetectionProtocol:
     metric: str  # "voc-11-point", "voc-area" or "coco"
     # Model
     masks: bool
-    model: str = "R50-C4"  # [moco]
-    norm: str = "SyncBN"  # [moco] statistics over the whole batch; in one process that is plain BN
-    extra_norm: bool = True  # [v1] BN after res5, in the box head
+    model: str = "R50-C4"  # [moco] or "R50-FPN"
+    box_head: str = "res5"  # [moco] on C4; "2fc" or "4conv1fc" on FPN
+    norm: str = "SyncBN"  # [moco] in ResNet and FPN; statistics over the whole batch; in one process plain BN
+    extra_norm: bool = True  # [v1] C4: BN after res5, in the box head
+    norm_in_heads: bool = False  # FPN: a norm after every convolution of the box and mask head
     rois_per_image: int = 512  # [d2]
     rpn_anchors_per_image: int = 256  # [d2]
-    rpn_pre_nms_train: int = 12000  # [d2]
+    rpn_pre_nms_train: int = 12000  # [d2] of each feature map; post-NMS of each image
     rpn_post_nms_train: int = 2000  # [d2]
     rpn_pre_nms_test: int = 6000  # [moco]
     rpn_post_nms_test: int = 1000  # [moco]
@@ -86,6 +96,55 @@ COCO_1X = replace(
     decay_iterations=(60000, 80000),
 )
 
+# Two box heads circulate under the name of R50-FPN; their numbers are not of one kind.
+COCO_FPN_2FC_1X = replace(
+    COCO_1X,  # [d2-fpn] the same data, images, batch and schedule
+    id="coco-detection/fpn-2fc-1x@1",
+    model="R50-FPN",
+    box_head="2fc",  # [moco#34], [d2-fpn]
+    extra_norm=False,  # [moco#34]
+    norm_in_heads=False,  # [moco#34]
+    rpn_pre_nms_train=2000,  # [d2-fpn]
+    rpn_post_nms_train=1000,  # [d2-fpn]
+    rpn_pre_nms_test=1000,  # [d2-fpn]
+    rpn_post_nms_test=1000,  # [d2-fpn]
+)
+
+COCO_FPN_2FC_2X = replace(
+    COCO_FPN_2FC_1X,
+    id="coco-detection/fpn-2fc-2x@1",
+    iterations=COCO_PAPER.iterations,  # [v1] the 2x schedule
+    decay_iterations=COCO_PAPER.decay_iterations,
+)
+
+COCO_FPN_4CONV1FC_1X = replace(
+    COCO_FPN_2FC_1X,
+    id="coco-detection/fpn-4conv1fc-1x@1",
+    box_head="4conv1fc",  # [pycontrast]
+    norm_in_heads=True,  # [pycontrast]
+)
+
+
+def check_model(protocol: DetectionProtocol) -> None:
+    """Refuse a model that no engine has.
+
+    Raises:
+        UserError: an unknown model or norm, a box head of the other model, or a norm where the model has no place.
+    """
+    model, found = protocol.model, ""
+    if model not in BOX_HEADS:
+        found = f"model {model}; use {' or '.join(BOX_HEADS)}"
+    elif protocol.box_head not in BOX_HEADS[model]:
+        found = f"{model} with box head {protocol.box_head}; use {' or '.join(BOX_HEADS[model])}"
+    elif protocol.norm not in ("SyncBN", "BN"):
+        found = f"norm {protocol.norm}; use SyncBN or BN"
+    elif protocol.extra_norm and model != "R50-C4":
+        found = f"{model} with extra_norm, which stands after the res5 of C4's heads; use --no-extra-norm"
+    elif protocol.norm_in_heads and model != "R50-FPN":
+        found = f"{model} with norm_in_heads, whose heads have no convolutions; use --no-norm-in-heads"
+    if found:
+        raise UserError(f"protocol {protocol.id}: expected a model that the engines have, found {found}")
+
 
 def smoke(paper: DetectionProtocol, *, protocol_id: str, train_split: str, test_split: str) -> DetectionProtocol:
     """The whole chain of `paper` within about a minute on two CPU cores; its numbers compare with nothing else."""
@@ -102,7 +161,7 @@ def smoke(paper: DetectionProtocol, *, protocol_id: str, train_split: str, test_
         rpn_post_nms_train=100,
         rpn_pre_nms_test=300,
         rpn_post_nms_test=20,
-        detections_per_image=20,  # each costs a pass through res5 for its mask
+        detections_per_image=20,  # each costs a pass through the mask head
         train_short_sides=(128,),
         test_short_side=128,
         max_long_side=256,
@@ -122,5 +181,20 @@ VOC_PROTOCOLS = {
 COCO_PROTOCOLS = {
     "paper": COCO_PAPER,
     "c4-1x": COCO_1X,
+    "fpn-2fc": COCO_FPN_2FC_1X,
+    "fpn-2fc-2x": COCO_FPN_2FC_2X,
+    "fpn-4conv1fc": COCO_FPN_4CONV1FC_1X,
     "smoke": smoke(COCO_PAPER, protocol_id="coco-detection/smoke@1", train_split="train2017", test_split="val2017"),
+    "smoke-fpn-2fc": smoke(
+        COCO_FPN_2FC_1X,
+        protocol_id="coco-detection/smoke-fpn-2fc@1",
+        train_split="train2017",
+        test_split="val2017",
+    ),
+    "smoke-fpn-4conv1fc": smoke(
+        COCO_FPN_4CONV1FC_1X,
+        protocol_id="coco-detection/smoke-fpn-4conv1fc@1",
+        train_split="train2017",
+        test_split="val2017",
+    ),
 }

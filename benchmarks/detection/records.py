@@ -1,7 +1,8 @@
 """What detection data and detections are, between data sets, engines and metrics.
 
 Boxes are (x1, y1, x2, y2) in pixels of the original image, 0-based, float32, x2 and y2 exclusive of no pixel:
-the box of a whole W x H image is (0, 0, W, H). Labels index `DetectionSet.classes`.
+the box of a whole W x H image is (0, 0, W, H). COCO's boxes may reach over the border of their image. Labels index
+`DetectionSet.classes`.
 """
 
 from dataclasses import dataclass
@@ -42,11 +43,16 @@ class DetectionSet:
 
 @dataclass(frozen=True)
 class DetectionData:
-    """Training and test data of one run with the identity of both."""
+    """Training and test data of one run, the identity of both, and lines on what is worth knowing about them.
+
+    `ground_truth` is the test set as COCO's own dictionary, for COCO's metric; None for VOC.
+    """
 
     train: DetectionSet
     test: DetectionSet
     identity: DataIdentity
+    notes: tuple[str, ...] = ()
+    ground_truth: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

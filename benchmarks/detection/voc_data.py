@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from benchmarks.detection.annotations import BadAnnotations, check_size, check_train_and_test, split_identity
+from benchmarks.detection.annotations import BadAnnotations, check_size, split_identity
+from benchmarks.detection.checks import check_sets
 from benchmarks.detection.records import DetectionData, DetectionSet, LabelledImage
 from benchmarks.detection.voc_files import VocFiles, list_voc_split
 from benchmarks.result import DataIdentity
@@ -64,11 +65,12 @@ def read_voc(
         data: a VOCdevkit or one year folder; for the names of splits see `list_voc_split`.
         classes: `voc` for the 20 of PASCAL VOC, `found` for the sorted names of the training objects.
         on_bad_annotation: what an empty box, a box outside its image, an unknown class or an unreadable object
-            does: `stop` raises, `skip` leaves the object out and lists it in the identity.
+            does: `stop` raises, `skip` leaves the object out and lists it in the identity. The same for a test
+            image among the training images and a class that training never sees: see `check_sets`.
 
     Raises:
-        UserError: the above, a missing folder or file, broken XML, a size that is not the image's, or nothing to
-            train or to test on. The file is named and, within it, the object.
+        UserError: the above, a missing folder or file, broken XML, a size that is not the image's, an image listed
+            twice, or nothing to train or to test on. The file is named and, within it, the object.
     """
     bad = BadAnnotations(on_bad_annotation)
     train = _read_annotations(data, train_splits, bad)
@@ -77,22 +79,29 @@ def read_voc(
     train_set = _label(train, names, known_from, bad)
     test = _read_annotations(data, test_splits, bad)
     test_set = _label(test, names, known_from, bad)
-    check_train_and_test(train=train_set, test=test_set, source=data)
+    checked = check_sets(train_set, test_set, source=data, bad=bad)
     identity = DataIdentity(
         name=data.resolve().name,
         classes=len(names),
         splits={
-            "train": split_identity(train_set, (annotation.sha256 for annotation in train)),
-            "test": split_identity(test_set, (annotation.sha256 for annotation in test)),
+            "train": split_identity(checked.train, (annotation.sha256 for annotation in train)),
+            "test": split_identity(checked.test, (annotation.sha256 for annotation in test)),
         },
         skipped=tuple(bad.skipped),
     )
-    return DetectionData(train_set, test_set, identity)
+    return DetectionData(checked.train, checked.test, identity, checked.notes)
 
 
 def _read_annotations(data: Path, splits: tuple[str, ...], bad: BadAnnotations) -> list[VocAnnotation]:
-    files = [entry for split in splits for entry in list_voc_split(data, split)]
-    return [parse_annotation(entry, bad) for entry in progress(files, label="reading VOC", unit="image")]
+    files: dict[str, VocFiles] = {}
+    for split in splits:
+        for entry in list_voc_split(data, split):
+            if entry.image_id in files:
+                raise UserError(
+                    f"{data}: expected the splits {', '.join(splits)} to share no image, found {entry.image_id} twice"
+                )
+            files[entry.image_id] = entry
+    return [parse_annotation(entry, bad) for entry in progress(files.values(), label="reading VOC", unit="image")]
 
 
 def _found_classes(annotations: list[VocAnnotation]) -> tuple[str, ...]:

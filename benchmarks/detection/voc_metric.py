@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.detection.precision_recall import CURVE_THRESHOLDS, Curve
 from benchmarks.detection.records import Detections, DetectionSet
 
 METRICS = ("voc-11-point", "voc-area")
@@ -19,10 +20,11 @@ ONE_BASED = np.array((1.0, 1.0, 0.0, 0.0))  # from records' corners to VOC's: xm
 
 @dataclass(frozen=True)
 class ClassDetections:
-    """Detections of one class over all images: `boxes` (D, 4) float64, `image` (D,) image indices."""
+    """Detections of one class over all images: `boxes` (D, 4) float64, `image` (D,) image indices, `scores` (D,)."""
 
     boxes: np.ndarray
     image: np.ndarray
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,15 @@ class ClassObjects:
 
 @dataclass(frozen=True)
 class VocScores:
-    """`by_class` (classes, thresholds) in the order of the classes and of `IOU_THRESHOLDS`."""
+    """`by_class` (classes, thresholds) in the order of the classes and of `IOU_THRESHOLDS`.
+
+    `curves` has one of each class with objects that count and each of `CURVE_THRESHOLDS`, with a point per object
+    found.
+    """
 
     by_class: np.ndarray
     num_objects: np.ndarray  # (classes,), those that count
+    curves: tuple[Curve, ...]
 
     @property
     def ap(self) -> float:
@@ -61,35 +68,52 @@ class VocScores:
 def evaluate_voc(test: DetectionSet, detections: Sequence[Detections], *, metric: str) -> VocScores:
     """Score detections against the objects of `test`, rounded as the files of VOC's protocol round them.
 
-    A class without any object that counts has AP 0 and is part of the mean, as in Detectron2.
+    A class without any object that counts has AP 0 and is part of the mean, as in Detectron2. (Its area metric gives
+    NaN for such a class where there are detections of it, and for the mean with it.)
     """
     assert metric in METRICS, metric
-    ranked = _rank_detections(test, detections)
     objects = _gather_objects(test)
-    rows = [
-        average_precisions(ranked[label], objects[label], iou_thresholds=IOU_THRESHOLDS, metric=metric)
-        for label in range(len(test.classes))
-    ]
-    return VocScores(np.stack(rows), np.array([of_class.num_counted for of_class in objects]))
+    rows, curves = [], []
+    for name, ranked, of_class in zip(test.classes, _rank_detections(test, detections), objects, strict=True):
+        outcomes = judge(ranked, of_class, iou_thresholds=IOU_THRESHOLDS)
+        rows.append([average_precision(outcome, metric=metric) for outcome in outcomes])
+        if of_class.num_counted:
+            curves += [_curve(name, ranked, outcomes[IOU_THRESHOLDS.index(iou)], iou) for iou in CURVE_THRESHOLDS]
+    return VocScores(np.array(rows), np.array([of_class.num_counted for of_class in objects]), tuple(curves))
 
 
-def average_precisions(
-    ranked: ClassDetections, objects: ClassObjects, *, iou_thresholds: Sequence[float], metric: str
-) -> np.ndarray:
-    """Average precision of one class at each IoU threshold, (T,), of detections already ranked best first.
+@dataclass(frozen=True)
+class Outcome:
+    """Which of D ranked detections are true, and the recall and precision (D,) with all up to and including each."""
+
+    true: np.ndarray
+    recall: np.ndarray
+    precision: np.ndarray
+
+
+def judge(ranked: ClassDetections, objects: ClassObjects, *, iou_thresholds: Sequence[float]) -> list[Outcome]:
+    """Judge the detections of one class, ranked best first, at each IoU threshold; nothing without objects that count.
 
     Each detection looks at the one object of its image that it overlaps most: above the threshold it is true for
     the first detection of that object and false for later ones, and ignored where the object is difficult;
     otherwise it is false (VOC2007 devkit, section 4.4; Detectron2's evaluator).
     """
-    if not objects.num_counted or not len(ranked.image):
-        return np.zeros(len(iou_thresholds))
+    if not objects.num_counted:
+        nothing = np.zeros(0)
+        return [Outcome(nothing.astype(bool), nothing, nothing)] * len(iou_thresholds)
     best_iou, best_object = best_overlaps(ranked.boxes, ranked.image, objects)
-    found = []
+    outcomes = []
     for threshold in iou_thresholds:
         true, false = _true_and_false(best_iou > threshold, best_object, objects.difficult)
-        found.append(_average_precision(true, false, num_objects=objects.num_counted, metric=metric))
-    return np.array(found)
+        num_true, num_false = np.cumsum(true), np.cumsum(false)
+        precision = num_true / np.maximum(num_true + num_false, 1)
+        outcomes.append(Outcome(true, num_true / objects.num_counted, precision))
+    return outcomes
+
+
+def _curve(class_name: str, ranked: ClassDetections, outcome: Outcome, iou: float) -> Curve:
+    at = np.flatnonzero(outcome.true)
+    return Curve(class_name, "box", iou, outcome.recall[at], outcome.precision[at], ranked.scores[at])
 
 
 def best_overlaps(boxes: np.ndarray, image: np.ndarray, objects: ClassObjects) -> tuple[np.ndarray, np.ndarray]:
@@ -143,18 +167,15 @@ def _true_and_false(
     return true, false
 
 
-def _average_precision(true: np.ndarray, false: np.ndarray, *, num_objects: int, metric: str) -> float:
+def average_precision(outcome: Outcome, *, metric: str) -> float:
     """VOC2007's mean of the best precision at 11 recalls, or the area below the precision envelope (VOC2010 on)."""
-    num_true, num_false = np.cumsum(true), np.cumsum(false)
-    recall = num_true / num_objects
-    precision = num_true / np.maximum(num_true + num_false, 1)
     # The best precision at this recall or a higher one; the closing 0 stands for recalls that are never reached.
-    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    envelope = np.append(np.maximum.accumulate(outcome.precision[::-1])[::-1], 0.0)
     if metric == "voc-11-point":
         # Not 0.1 * k: the third is 0.30000000000000004, just above 3/10, and Detectron2's numbers depend on it.
         levels = np.arange(0.0, 1.1, 0.1)
-        return float(envelope[np.searchsorted(recall, levels, side="left")].sum() / 11)
-    return float((np.diff(recall, prepend=0.0) * envelope[:-1]).sum())
+        return float(envelope[np.searchsorted(outcome.recall, levels, side="left")].sum() / 11)
+    return float((np.diff(outcome.recall, prepend=0.0) * envelope[:-1]).sum())
 
 
 def _rank_detections(test: DetectionSet, detections: Sequence[Detections]) -> list[ClassDetections]:
@@ -175,7 +196,7 @@ def _rank_detections(test: DetectionSet, detections: Sequence[Detections]) -> li
     for label in range(len(test.classes)):
         of_class = np.flatnonzero(labels == label)
         of_class = of_class[np.argsort(-scores[of_class])]
-        ranked.append(ClassDetections(boxes=boxes[of_class], image=image[of_class]))
+        ranked.append(ClassDetections(boxes[of_class], image[of_class], scores[of_class]))
     return ranked
 
 

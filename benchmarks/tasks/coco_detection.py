@@ -1,6 +1,5 @@
-"""COCO detection and instance segmentation: Mask R-CNN R50-C4 fine-tuned end to end (MoCo v1, section 4.2)."""
+"""COCO detection and segmentation: Mask R-CNN, R50-C4 or R50-FPN, fine-tuned end to end (MoCo v1, section 4.2)."""
 
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,9 @@ from benchmarks.result import Metric
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
 
-SUMMARY = "fine-tune a Mask R-CNN R50-C4 on COCO: AP, AP50, AP75 of boxes and of masks"
+SUMMARY = "fine-tune a Mask R-CNN (R50-C4, R50-FPN) on COCO: AP, AP50, AP75 of boxes and of masks"
 PROTOCOLS = COCO_PROTOCOLS
-ENGINES = ("embedded",)
+ENGINES = ("detectron2", "embedded")
 KINDS = {"box": "bbox", "mask": "segm"}  # our word, pycocotools' word
 HEADLINES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 METRIC_INFO = {f"{kind}_{name}": Metric(f"{kind} {title}") for kind in KINDS for name, title in HEADLINES.items()}
@@ -28,22 +27,23 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     """
     from benchmarks.detection.coco_data import read_coco
     from benchmarks.detection.coco_metric import evaluate_coco
-    from benchmarks.detection.embedded_engine import detect, fine_tune
+    from benchmarks.detection.data_summary import print_summary
+    from benchmarks.detection.engine import evaluator_difference, run_engine
+    from benchmarks.detection.pictures import after_detection
 
-    coco = read_coco(
+    sets = read_coco(
         data,
         train_splits=protocol.train_splits,
         test_splits=protocol.test_splits,
         masks=protocol.masks,
         on_bad_annotation=context.on_bad_annotation,
     )
-    sets = coco.detection
-    started = time.monotonic()
-    trained = fine_tune(backbone, sets.train, protocol, context)
-    trained_at = time.monotonic()
-    detections = detect(trained, sets.test, protocol, context)
+    assert sets.ground_truth is not None
+    print_summary(sets)
+    outcome = run_engine(backbone, sets, protocol, context)
     kinds = KINDS if protocol.masks else {"box": KINDS["box"]}
-    scores = {kind: evaluate_coco(coco.ground_truth, detections, iou_type=word) for kind, word in kinds.items()}
+    scores = {kind: evaluate_coco(sets.ground_truth, outcome.detections, iou_type=word) for kind, word in kinds.items()}
+    after_detection(sets, outcome.detections, [curve for one in scores.values() for curve in one.curves], context)
     metrics = {
         f"{kind}_{name}": value
         for kind, scored in scores.items()
@@ -52,16 +52,18 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     }
     assert len(metrics) == len(kinds) * len(HEADLINES), "the test split was read with objects that count"
     return Measurement(
-        metrics=metrics,
+        metrics={name: (outcome.own_scores or metrics)[name] for name in metrics},
         metric_info={name: METRIC_INFO[name] for name in metrics},
         data=sets.identity,
         details={
             "by_size": {kind: _percents(scored.stats, without=HEADLINES) for kind, scored in scores.items()},
             "per_class": {kind: _percents(scored.by_class) for kind, scored in scores.items()},
-            "loss_curve": list(trained.curve),
-            "detections": sum(len(found.scores) for found in detections),
-            "train_seconds": trained_at - started,
-            "evaluation_seconds": time.monotonic() - trained_at,
+            "loss_curve": list(outcome.curve),
+            "detections": sum(len(found.scores) for found in outcome.detections),
+            "train_seconds": outcome.train_seconds,
+            "detection_seconds": outcome.detection_seconds,
+            **evaluator_difference(outcome, metrics),
+            **outcome.details,
         },
     )
 

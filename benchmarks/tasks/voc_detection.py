@@ -1,6 +1,5 @@
 """PASCAL VOC detection: Faster R-CNN R50-C4 fine-tuned end to end; AP50, AP and AP75 (MoCo v1, section 4.2)."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "fine-tune a Faster R-CNN R50-C4 on PASCAL VOC: AP50, AP, AP75"
 PROTOCOLS = VOC_PROTOCOLS
-ENGINES = ("embedded",)
+ENGINES = ("detectron2", "embedded")
 METRIC_INFO = {"ap50": Metric("AP50"), "ap": Metric("AP"), "ap75": Metric("AP75")}
 
 
@@ -23,7 +22,9 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     Raises:
         UserError: the data folder, a file in it or one of its annotations is bad; see `read_voc`.
     """
-    from benchmarks.detection.embedded_engine import detect, fine_tune
+    from benchmarks.detection.data_summary import print_summary
+    from benchmarks.detection.engine import evaluator_difference, run_engine
+    from benchmarks.detection.pictures import after_detection
     from benchmarks.detection.voc_data import read_voc
     from benchmarks.detection.voc_metric import IOU_THRESHOLDS, evaluate_voc
 
@@ -34,11 +35,10 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
         classes=protocol.classes,
         on_bad_annotation=context.on_bad_annotation,
     )
-    started = time.monotonic()
-    trained = fine_tune(backbone, sets.train, protocol, context)
-    trained_at = time.monotonic()
-    detections = detect(trained, sets.test, protocol, context)
-    scores = evaluate_voc(sets.test, detections, metric=protocol.metric)
+    print_summary(sets)
+    outcome = run_engine(backbone, sets, protocol, context)
+    scores = evaluate_voc(sets.test, outcome.detections, metric=protocol.metric)
+    after_detection(sets, outcome.detections, scores.curves, context)
     at_50, at_75 = IOU_THRESHOLDS.index(0.50), IOU_THRESHOLDS.index(0.75)
     per_class = {
         name: {
@@ -49,15 +49,18 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
         }
         for name, row, num_objects in zip(sets.test.classes, scores.by_class, scores.num_objects, strict=True)
     }
+    metrics = {"ap50": 100 * scores.ap50, "ap": 100 * scores.ap, "ap75": 100 * scores.ap75}
     return Measurement(
-        metrics={"ap50": 100 * scores.ap50, "ap": 100 * scores.ap, "ap75": 100 * scores.ap75},
+        metrics={name: (outcome.own_scores or metrics)[name] for name in metrics},
         metric_info=METRIC_INFO,
         data=sets.identity,
         details={
             "per_class": per_class,
-            "loss_curve": list(trained.curve),
-            "detections": sum(len(found.scores) for found in detections),
-            "train_seconds": trained_at - started,
-            "evaluation_seconds": time.monotonic() - trained_at,
+            "loss_curve": list(outcome.curve),
+            "detections": sum(len(found.scores) for found in outcome.detections),
+            "train_seconds": outcome.train_seconds,
+            "detection_seconds": outcome.detection_seconds,
+            **evaluator_difference(outcome, metrics),
+            **outcome.details,
         },
     )

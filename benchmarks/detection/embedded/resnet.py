@@ -4,20 +4,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.detection.embedded.layers import ConvNorm
+
 STEM_CHANNELS = 64
 # Blocks, channels inside a block, channels out of it, stride (He et al. 2015, table 1).
 STAGES = {"res2": (3, 64, 256, 1), "res3": (4, 128, 512, 2), "res4": (6, 256, 1024, 2), "res5": (3, 512, 2048, 2)}
-
-
-class ConvNorm(nn.Conv2d):
-    """A convolution without bias, followed by BatchNorm; weights `weight` and `norm.*`."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(super().forward(x))
 
 
 class Stem(nn.Module):
@@ -36,13 +27,13 @@ class Bottleneck(nn.Module):
 
     def __init__(self, in_channels: int, inside: int, out_channels: int, *, stride: int, stride_in_1x1: bool) -> None:
         super().__init__()
-        self.shortcut: nn.Module | None = None
+        self.shortcut: ConvNorm | None = None
         if in_channels != out_channels:
             self.shortcut = ConvNorm(in_channels, out_channels, kernel=1, stride=stride)
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = ConvNorm(in_channels, inside, kernel=1, stride=first)
         self.conv2 = ConvNorm(inside, inside, kernel=3, stride=second)
-        self.conv3 = ConvNorm(inside, out_channels, kernel=1, stride=1)
+        self.conv3 = ConvNorm(inside, out_channels, kernel=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu_(self.conv1(x))
@@ -64,21 +55,31 @@ def build_stage(name: str, *, stride_in_1x1: bool) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-class Trunk(nn.Module):
-    """Images (N, 3, H, W) to res4's features (N, 1024, H / 16, W / 16), rounded up."""
+class ResNet(nn.Module):
+    """Images (N, 3, H, W) to the features of some stages, finest first: res2 at stride 4, to res5 at stride 32.
 
-    stride = 16
-    out_channels = STAGES["res4"][2]
+    A side of the features is the image's over the stride, rounded up. Stages after the last output are not built.
+    """
 
-    def __init__(self, *, stride_in_1x1: bool) -> None:
+    size_divisibility = 1  # images of any size will do
+
+    def __init__(self, *, outputs: tuple[str, ...], stride_in_1x1: bool) -> None:
         super().__init__()
+        stages = list(STAGES)[: list(STAGES).index(outputs[-1]) + 1]
+        self.outputs = outputs
+        self.strides = tuple(4 * 2 ** stages.index(name) for name in outputs)
+        self.channels = tuple(STAGES[name][2] for name in outputs)
         self.stem = Stem()
-        self.res2 = build_stage("res2", stride_in_1x1=stride_in_1x1)
-        self.res3 = build_stage("res3", stride_in_1x1=stride_in_1x1)
-        self.res4 = build_stage("res4", stride_in_1x1=stride_in_1x1)
+        self.stages = tuple(stages)
+        for name in stages:
+            self.add_module(name, build_stage(name, stride_in_1x1=stride_in_1x1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.res4(self.res3(self.res2(self.stem(x))))
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        features = {}
+        x = self.stem(images)
+        for name in self.stages:
+            x = features[name] = self.get_submodule(name)(x)
+        return [features[name] for name in self.outputs]
 
 
 def build_res5(*, stride_in_1x1: bool, extra_norm: bool) -> nn.Sequential:

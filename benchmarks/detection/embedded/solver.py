@@ -3,6 +3,9 @@
 import torch
 from torch import nn
 
+# Batch normalisation within one process, and over all of them.
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
 
 def build_optimizer(
     model: nn.Module, *, learning_rate: float, momentum: float, weight_decay: float, weight_decay_norm: float
@@ -12,7 +15,7 @@ def build_optimizer(
     other: list[nn.Parameter] = []
     for module in model.modules():
         own = list(module.parameters(recurse=False))
-        (norm if isinstance(module, nn.BatchNorm2d) else other).extend(own)
+        (norm if isinstance(module, NORMS) else other).extend(own)
     groups = [
         {"params": other, "weight_decay": weight_decay},
         {"params": norm, "weight_decay": weight_decay_norm},

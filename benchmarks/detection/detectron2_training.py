@@ -1,0 +1,183 @@
+"""Fine-tuning by Detectron2's trainer and hooks, its resume, and the loss curve."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.context import RunContext
+from benchmarks.detection.detectron2_data import POSITION, training_batches
+from benchmarks.detection.detectron2_weights import load_start
+from benchmarks.detection.embedded_checkpoint import describe_run
+from benchmarks.detection.embedded_training import CURVE_STEP
+from benchmarks.detection.protocol import DetectionProtocol
+from benchmarks.detection.records import DetectionData, DetectionSet
+from benchmarks.detection.sampler import sampler_seed
+from mocobench.runtime.distributed import copy_from_main, is_main, rank
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.files import write_text
+from mocobench.runtime.progress import progress
+from transfer.backbone import Backbone
+
+# Beside Detectron2's checkpoints: the run that they are of.
+RUN_FILE = "detectron2_run.json"
+
+
+class LossCurve:
+    """The loss curve in the embedded engine's shape; a part of Detectron2's checkpoints, so that a resume keeps it."""
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+        self.points: list[dict[str, float]] = []
+        self.since: list[dict[str, float]] = []
+
+    def add(self, iteration: int, learning_rate: float, losses: dict[str, float]) -> None:
+        """Note an iteration, counted from 1; make a point of the means since the last where one is due."""
+        self.since.append(losses)
+        if iteration % CURVE_STEP == 0 or iteration == self.iterations:
+            means = {name: float(np.mean([each[name] for each in self.since])) for name in losses}
+            self.points.append({"iteration": iteration, "learning_rate": learning_rate, **means})
+            self.since = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points, "since": self.since}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points, self.since = state["points"], state["since"]
+
+
+def fine_tune(
+    model: Any,
+    cfg: Any,
+    backbone: Backbone,
+    data: DetectionData,
+    protocol: DetectionProtocol,
+    context: RunContext,
+    *,
+    workspace: Path,
+) -> tuple[tuple[dict[str, float], ...], int]:
+    """Fine-tune Detectron2's model in place and make its BatchNorm statistics precise.
+
+    A folder `context.out` with checkpoints of this very run continues it: weights, optimizer, schedule and curve come
+    back; the order of images and the random draws begin anew, as they do in Detectron2.
+
+    Returns:
+        The points of the loss curve, and the iteration that training started from.
+
+    Raises:
+        UserError: a loss is not finite, an image cannot be read, the backbone's weights found no place, or the folder
+            holds checkpoints of another run.
+    """
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.utils.env import seed_all_rng
+
+    curve = LossCurve(protocol.iterations)
+    trainer, scheduler = _build_trainer(model, cfg, context)
+    checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=trainer, curve=curve)
+    trainer.register_hooks(_hooks(trainer.model, scheduler, checkpointer, curve, cfg, context))
+    run = describe_run(backbone, data.identity, protocol, context)
+    start = 0
+    if _has_checkpoint(context, run, config=cfg.dump()):
+        checkpointer.resume_or_load("", resume=True)
+        start = trainer.iter + 1
+    else:
+        load_start(model, checkpointer, backbone, protocol, file=workspace / "backbone.pkl", seed=context.seed)
+    seed_all_rng(cfg.SEED + rank())
+    try:
+        trainer.train(start, protocol.iterations)
+    except FloatingPointError as error:
+        raise _diverged(trainer.iter, trainer.data_loader.latest, data.train, str(error)) from error
+    copy_from_main(list(model.buffers()))  # the statistics that rank 0 saved; without SyncBN each has its own
+    return tuple(curve.points), start
+
+
+def _build_trainer(model: Any, cfg: Any, context: RunContext) -> tuple[Any, Any]:
+    """Detectron2's trainer without hooks, and the schedule of its learning rate."""
+    from detectron2.engine import SimpleTrainer, create_ddp_model
+    from detectron2.solver import build_lr_scheduler, build_optimizer
+
+    optimizer = build_optimizer(cfg, model)
+    batches = training_batches(cfg, seed=sampler_seed(context.seed, "detection-training"))
+    # Without device_ids Detectron2 takes the GPU of the process's rank, which a CPU run does not have.
+    on_cpu = {"device_ids": None} if context.device.type == "cpu" else {}
+    trainer = SimpleTrainer(create_ddp_model(model, broadcast_buffers=False, **on_cpu), batches, optimizer)
+    return trainer, build_lr_scheduler(cfg, optimizer)
+
+
+def _hooks(model: Any, scheduler: Any, checkpointer: Any, curve: LossCurve, cfg: Any, context: RunContext) -> list[Any]:
+    """Detectron2's hooks in its order: PreciseBN comes before the checkpoint that holds its statistics."""
+    from detectron2.engine import hooks
+    from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+
+    chosen: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=scheduler)]
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        inline = cfg.clone()
+        inline.DATALOADER.NUM_WORKERS = 0  # as Detectron2: workers of the training loader still run
+        batches = training_batches(inline, seed=sampler_seed(context.seed, "detection-precise-bn"))
+        chosen.append(hooks.PreciseBN(0, model, batches, cfg.TEST.PRECISE_BN.NUM_ITER))
+    if is_main():
+        chosen.append(_curve_hook(curve))
+        if context.out is not None:
+            chosen.append(hooks.PeriodicCheckpointer(checkpointer, context.checkpoint_every, max_to_keep=1))
+            writers = [
+                CommonMetricPrinter(cfg.SOLVER.MAX_ITER),
+                JSONWriter(str(context.out / "metrics.json")),
+                TensorboardXWriter(str(context.out)),
+            ]
+            chosen.append(hooks.PeriodicWriter(writers, period=CURVE_STEP))
+    return chosen
+
+
+def _curve_hook(curve: LossCurve) -> Any:
+    """Notes every iteration in the curve and moves the progress bar."""
+    from detectron2.engine.hooks import CallbackHook
+
+    bars: list[Any] = []
+
+    def open_bar(trainer: Any) -> None:
+        bars.append(progress(total=curve.iterations, done=trainer.start_iter, label="fine-tune", unit="iteration"))
+
+    def note(trainer: Any) -> None:
+        latest = {name: float(value) for name, (value, _) in trainer.storage.latest().items()}
+        losses = {name: value for name, value in latest.items() if name.startswith(("total_loss", "loss_"))}
+        curve.add(trainer.iter + 1, latest["lr"], losses)
+        bars[0].set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
+        bars[0].update()
+
+    return CallbackHook(before_train=open_bar, after_step=note, after_train=lambda trainer: bars[0].close())
+
+
+def _has_checkpoint(context: RunContext, run: dict[str, str], *, config: str) -> bool:
+    """Whether Detectron2 left a checkpoint of this very run; where it left none, note the run and its configuration.
+
+    Raises:
+        UserError: the checkpoint is of another run, or of any run when told never to resume.
+    """
+    out = context.out
+    if out is None:
+        return False
+    note, text = out / RUN_FILE, json.dumps(run, indent=2) + "\n"
+    if not (out / "last_checkpoint").exists():
+        if is_main():
+            write_text(note, text)
+            write_text(out / "config.yaml", config)
+        return False
+    if context.resume == "never":
+        raise UserError(f"--resume never: {out} holds a run of Detectron2; choose another --out or remove that run")
+    there = note.read_text(encoding="utf-8") if note.exists() else ""
+    if there != text:
+        differs = sorted(set(there.splitlines()) ^ set(text.splitlines()))
+        raise UserError(
+            f"{note}: expected a run of the same settings, found others: {' '.join(' '.join(differs).split())}; "
+            "use another --out"
+        )
+    return True
+
+
+def _diverged(iteration: int, batch: list[dict[str, Any]], train: DetectionSet, found: str) -> UserError:
+    ids = ", ".join(str(train.images[entry[POSITION]].image_id) for entry in batch)
+    return UserError(
+        f"iteration {iteration + 1}, images {ids}: expected finite losses, found {' '.join(found.split())}; "
+        "lower the learning rate or look at these annotations"
+    )

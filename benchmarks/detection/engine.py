@@ -1,0 +1,49 @@
+"""Engines: what a detection task asks of one, and what it answers.
+
+An engine is a module `<name>_engine` beside this one with a function
+
+    run(backbone, data, protocol, context) -> Outcome
+
+All engines get the same backbone, data, protocol and seed; the task scores what they found.
+"""
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.context import RunContext
+from benchmarks.detection.protocol import DetectionProtocol
+from benchmarks.detection.records import DetectionData, Detections
+from transfer.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fine-tuned detector found in each test image, in their order, and how it got there.
+
+    `curve` has the points of the loss curve: iterations done, learning rate, mean losses since the point before.
+    `own_scores` are the metrics of an engine with evaluators of its own, in percent, by the task's metric names.
+    `details` is what else the record should keep.
+    """
+
+    detections: tuple[Detections, ...]
+    curve: tuple[dict[str, float], ...]
+    train_seconds: float
+    detection_seconds: float
+    own_scores: dict[str, float] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def run_engine(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, context: RunContext) -> Outcome:
+    """Run the engine that the context names."""
+    module = importlib.import_module(f"benchmarks.detection.{context.engine}_engine")
+    outcome: Outcome = module.run(backbone, data, protocol, context)
+    return outcome
+
+
+def evaluator_difference(outcome: Outcome, metrics: dict[str, float]) -> dict[str, float]:
+    """For the record of an engine with evaluators of its own: how far `metrics`, ours, are from theirs, in points."""
+    if outcome.own_scores is None:
+        return {}
+    assert outcome.own_scores.keys() == metrics.keys(), (outcome.own_scores, metrics)
+    return {"evaluator_difference": max(abs(value - metrics[name]) for name, value in outcome.own_scores.items())}

@@ -1,0 +1,80 @@
+"""The bench command: one run, or several trials with a seed and a record each, without those that are there."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.context import RunContext
+from benchmarks.result import Result
+from benchmarks.run import describe_plan, find_result, plan_run, run_plan, write_result
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure. `backbone` is a file, or `random` for a network of `arch` drawn from each trial's seed.
+
+    `overrides` are changed settings of the protocol by name; `results` is the folder of records.
+    """
+
+    task: str
+    backbone: str
+    arch: str
+    data: Path
+    protocol_name: str
+    overrides: dict[str, Any]
+    fewer_devices: int
+    results: Path
+    command: tuple[str, ...]
+
+
+def run_trials(request: Request, context: RunContext, *, num_trials: int | None) -> None:
+    """Run and record the trials with the seeds from `context.seed` on, and print their metrics.
+
+    A trial has its own folder `seedS` below `context.out`; one whose record is there already is skipped. With
+    `num_trials` None there is one run, in `context.out` itself, which replaces its record. On several ranks, rank 0
+    prints and writes.
+
+    Raises:
+        UserError: as for `plan_run`, `load_or_random` and the task.
+    """
+    if num_trials is None:
+        _run_one(request, context, skip=False)
+        return
+    for seed in range(context.seed, context.seed + num_trials):
+        out = context.out / f"seed{seed}" if context.out is not None else None
+        _run_one(request, replace(context, seed=seed, out=out), skip=True)
+
+
+def _run_one(request: Request, context: RunContext, *, skip: bool) -> None:
+    from mocobench.runtime.distributed import gather_objects, is_main
+    from transfer.load import load_or_random
+
+    plan = plan_run(
+        request.task,
+        protocol_name=request.protocol_name,
+        overrides=request.overrides,
+        context=context,
+        fewer_devices=request.fewer_devices,
+    )
+    backbone = load_or_random(request.backbone, seed=context.seed, arch=request.arch)
+    name = request.backbone if request.backbone == "random" else Path(request.backbone).stem
+    if skip:
+        present = find_result(request.results, plan, backbone=backbone, backbone_name=name, data=request.data)
+        present = gather_objects(present)[0]  # all ranks do as rank 0
+        if present is not None:
+            if is_main():
+                print(f"seed {context.seed}: skipped, {present} has the same settings (remove it to run again)")
+            return
+    if is_main():
+        print(describe_plan(plan), flush=True)
+    result = run_plan(plan, backbone=backbone, backbone_name=name, data=request.data, command=request.command)
+    if is_main():
+        _print_metrics(result)
+        print(f"wrote {write_result(request.results, result)}", flush=True)
+
+
+def _print_metrics(result: Result) -> None:
+    for name, value in result.metrics.items():
+        print(f"{result.metric_info[name].title:<12} {value:6.2f} {result.metric_info[name].unit}")
+    if "feature_norm" in result.details:
+        print(f"feature norm {result.details['feature_norm']:.4g}, mean over the validation images")
