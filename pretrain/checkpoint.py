@@ -4,6 +4,7 @@
 and, under the one further key `mocobench`, what a resume and a reader of the weights need besides.
 """
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,53 +14,109 @@ import torch
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import atomic_file
 from pretrain.moco import MoCo
-from pretrain.recipes import Recipe
+from pretrain.run import Progress, TrainingRun, describe
 
 PREFIX = "module."  # the authors' code saves the state of DistributedDataParallel
 LAST = "checkpoint_last.pth.tar"
-
-
-def numbered(epoch: int) -> str:
-    """File name of the checkpoint after `epoch` epochs."""
-    return f"checkpoint_{epoch:04d}.pth.tar"
+PREVIOUS = "checkpoint_previous.pth.tar"
 
 
 def save_checkpoint(
-    path: Path, *, epoch: int, recipe: Recipe, seed: int, model: MoCo, optimizer: torch.optim.Optimizer
+    run: TrainingRun,
+    *,
+    data: dict[str, Any],
+    progress: Progress,
+    model: MoCo,
+    optimizer: torch.optim.Optimizer,
+    number: int | None = None,
 ) -> None:
-    """Write the state after `epoch` whole epochs."""
-    augmentation = recipe.augmentation
-    content = {
-        "epoch": epoch,
-        "arch": recipe.arch,
-        "state_dict": {PREFIX + name: tensor for name, tensor in model.state_dict().items()},
-        "optimizer": optimizer.state_dict(),
-        "mocobench": {
-            "recipe": asdict(recipe),
-            "seed": seed,
-            "input": {"mean": list(augmentation.mean), "std": list(augmentation.std)},
-        },
-    }
-    with atomic_file(path) as temporary:
-        torch.save(content, temporary)
+    """Write the state as the last checkpoint; what was the last one before becomes the previous one.
 
-
-def load_checkpoint(path: Path, *, recipe: Recipe, seed: int, model: MoCo, optimizer: torch.optim.Optimizer) -> int:
-    """Restore a run in place and return the number of epochs it has behind it.
+    With `number`, a copy named after that many epochs is kept too.
 
     Raises:
-        UserError: not a checkpoint of this program, or one of another recipe or seed; what differs is listed.
+        UserError: a weight is not finite, or the file cannot be written; the checkpoint before is untouched.
+    """
+    last = run.out / LAST
+    state = model.state_dict()
+    spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if spoilt:
+        raise UserError(
+            f"epoch {progress.epoch + 1}, step {progress.step}: expected finite weights, found {len(spoilt)} tensors "
+            f"that are not, {spoilt[0]} first; lower --learning-rate. The last checkpoint in {run.out} is untouched"
+        )
+    augmentation = run.recipe.augmentation
+    ours = {
+        **describe(run, data),
+        "input": {"mean": list(augmentation.mean), "std": list(augmentation.std)},
+        "progress": asdict(progress),
+    }
+    content = {
+        "epoch": progress.epoch,
+        "arch": run.recipe.arch,
+        "state_dict": {PREFIX + name: tensor for name, tensor in state.items()},
+        "optimizer": optimizer.state_dict(),
+        "mocobench": ours,
+    }
+    try:
+        with atomic_file(last) as temporary:
+            _write(content, temporary)
+            if number is not None:
+                with atomic_file(run.out / f"checkpoint_{number:04d}.pth.tar") as copy:
+                    shutil.copyfile(temporary, copy)
+            if last.exists():
+                # A kill between this line and the last renaming leaves the previous one only; a resume looks for it.
+                last.replace(run.out / PREVIOUS)
+    except UserError as error:
+        kept = last_checkpoint(run.out)
+        rest = f"{kept.name} beside it is whole" if kept else "there is none before it"
+        raise UserError(f"{error}; {rest}. Make room, then start the same command again") from error
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # PyTorch's writer reports that its file was cut short; the system's reason is what it was doing that in.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest whole checkpoint of the run in `out`, if there is one."""
+    return next((path for path in (out / LAST, out / PREVIOUS) if path.exists()), None)
+
+
+def remove_halves(out: Path) -> None:
+    """Remove what a kill in the middle of writing left."""
+    for path in out.glob(".checkpoint_*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def load_checkpoint(
+    path: Path, run: TrainingRun, *, data: dict[str, Any], model: MoCo, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Restore a run in place and return how far it is.
+
+    Raises:
+        UserError: not a checkpoint of this program, or one of another recipe, seed or data; what differs is listed.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         ours = content["mocobench"]
-        found = {**_flat(ours["recipe"]), "seed": ours["seed"]}
+        found = _flat(ours)
+        # Before version 0.2 there were checkpoints after whole epochs only, and the data was not in them.
+        progress = Progress(**ours.get("progress", {"epoch": int(content["epoch"])}))
     except Exception as error:
+        previous = path.with_name(PREVIOUS)
+        other = f"--resume {previous}, " if path.name == LAST and previous.exists() else ""
         raise UserError(
             f"{path}: expected a checkpoint that `mocobench pretrain` wrote, found {type(error).__name__}; "
-            "choose another --resume or another --out"
+            f"choose {other}another --resume or another --out"
         ) from error
-    asked = {**_flat(asdict(recipe)), "seed": seed}
+    asked = _flat(describe(run, data if "data" in ours else {}))
     differs = [
         f"{key} {found.get(key)!r} there, {value!r} asked" for key, value in asked.items() if found.get(key) != value
     ]
@@ -67,10 +124,12 @@ def load_checkpoint(path: Path, *, recipe: Recipe, seed: int, model: MoCo, optim
         raise UserError(f"{path}: expected a run of the same settings, found {'; '.join(differs)}; use another --out")
     model.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items()})
     optimizer.load_state_dict(content["optimizer"])
-    return int(content["epoch"])
+    return progress
 
 
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe with its augmentation's values beside the others."""
-    settings = {key: value for key, value in recipe.items() if key != "augmentation"}
-    return settings | {f"augmentation.{key}": value for key, value in recipe["augmentation"].items()}
+def _flat(description: dict[str, Any]) -> dict[str, Any]:
+    """A run's description with the recipe's, the augmentation's and the data's values side by side."""
+    settings = {key: value for key, value in description["recipe"].items() if key != "augmentation"}
+    augmentation = {f"augmentation.{key}": value for key, value in description["recipe"]["augmentation"].items()}
+    data = {f"data.{key}": value for key, value in description.get("data", {}).items()}
+    return {**settings, **augmentation, "seed": description["seed"], **data}

@@ -1,6 +1,7 @@
 """MoCo: a query encoder, a key encoder that follows it, and a queue of past keys.
 
-Shapes: N images in the batch, C the embedding's dimension, K the queue's size, S the image size.
+Shapes: N images in the batch, n of them on this process (N = n in a single one), C the embedding's dimension,
+K the queue's size, S the image size.
 The state dict has the names of the authors' code: encoder_q.*, encoder_k.*, queue (C, K), queue_ptr (1,).
 """
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
+from mocobench.runtime.distributed import gather_tensors, own_part
 from pretrain.batch_norm import GroupedBatchNorm2d
 
 
@@ -62,22 +64,24 @@ class MoCo(nn.Module):
     def forward(
         self, queries: torch.Tensor, keys: torch.Tensor, shuffle: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, 1 + K) of the positive, then the queue's negatives, and the normalised queries (N, C).
+        """Logits (n, 1 + K) of the positive, then the queue's negatives, and the normalised queries (n, C).
 
-        `queries` and `keys` are two views of the same images, (N, 3, S, S). The target of every row is class 0.
-        Updates the key encoder before the keys are made, and enqueues the keys after the logits are.
+        `queries` and `keys` are two views of this process's images, (n, 3, S, S). The target of every row is class 0.
+        Updates the key encoder before the keys are made, and enqueues all processes' keys after the logits are.
 
-        `shuffle` is a permutation of the N keys. It spreads them over other BN groups than their queries are in:
-        otherwise a query would know its key by the statistics they share (section 3.3, "Shuffling BN").
+        `shuffle` is a permutation of the N keys, the same on every process. It spreads them over other BN groups and
+        processes than their queries are in: otherwise a query would know its key by the statistics they share
+        (section 3.3, "Shuffling BN").
         """
-        q = self.normalise(self.encoder_q(queries))  # NxC
+        q = self.normalise(self.encoder_q(queries))  # nxC
         with torch.no_grad():
             self.update_key_encoder()
-            k = self.normalise(self.encoder_k(keys[shuffle]))  # NxC, shuffled
-            k = k[shuffle.argsort()]  # NxC, in the order of q
+            shuffled = gather_tensors(keys)[own_part(shuffle)]  # nx3xSxS, of other images than the queries
+            k = gather_tensors(self.normalise(self.encoder_k(shuffled)))  # NxC, shuffled
+            k = k[shuffle.argsort()]  # NxC, in the order of the batch
         with torch.autocast(q.device.type, enabled=False):  # similarities in full precision
-            positive = (q * k).sum(dim=1, keepdim=True)  # Nx1
-            negative = q @ self.queue.clone()  # NxK; a copy, because enqueueing changes the queue before backward
+            positive = (q * own_part(k)).sum(dim=1, keepdim=True)  # nx1
+            negative = q @ self.queue.clone()  # nxK; a copy, because enqueueing changes the queue before backward
         self.enqueue(k)
         return torch.cat([positive, negative], dim=1) / self.temperature, q
 

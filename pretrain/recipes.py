@@ -138,12 +138,13 @@ def customise(recipe: Recipe, changes: dict[str, Any]) -> tuple[Recipe, tuple[st
     """Apply changed settings; return the recipe that runs and what differs, as `setting: before -> after`.
 
     A changed batch size scales the learning rate linearly ([1], README of the authors' code: 4 GPUs, batch 128,
-    rate 0.015) unless the rate is changed too.
+    rate 0.015) unless the rate is given too; what differs says so.
 
     Raises:
         UserError: a value that no run could use.
     """
-    if "batch_size" in changes and "learning_rate" not in changes:
+    is_scaled = "batch_size" in changes and "learning_rate" not in changes
+    if is_scaled:
         scale = changes["batch_size"] / recipe.batch_size
         changes = {**changes, "learning_rate": recipe.learning_rate * scale}
     before = asdict(recipe)
@@ -160,7 +161,9 @@ def customise(recipe: Recipe, changes: dict[str, Any]) -> tuple[Recipe, tuple[st
             f"--bn-groups {customised.bn_groups}: expected a divisor of the batch size {customised.batch_size} "
             "that leaves at least 2 images a group"
         )
-    return customised, tuple(f"{name}: {before[name]} -> {value}" for name, value in changed.items())
+    notes = {"learning_rate": " (scaled linearly with the batch size)"} if is_scaled else {}
+    differs = (f"{name}: {before[name]} -> {value}{notes.get(name, '')}" for name, value in changed.items())
+    return customised, tuple(differs)
 
 
 def card(recipe: Recipe) -> str:

@@ -1,7 +1,8 @@
 """Views: what is random in a view is drawn first, as a small record; then the record is applied to an image.
 
 Drawing follows the distributions of torchvision's RandomResizedCrop, ColorJitter and the authors' GaussianBlur;
-applying uses PIL, operation for operation as the authors' pipeline does (MoCo v2, section 3 and code).
+applying uses PIL, operation for operation as the authors' pipeline does (MoCo v2, section 3 and code). It is the
+reference for `pretrain.batch_views`, which applies the same record to tensors.
 """
 
 import math

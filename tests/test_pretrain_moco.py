@@ -94,9 +94,20 @@ def test_batch_norm_sees_one_group_at_a_time() -> None:
     with torch.no_grad():
         expected = torch.cat([plain(images[0:2]), plain(images[2:4]), plain(images[4:6])])
         assert torch.equal(grouped(images), expected)
-    assert torch.equal(grouped.running_mean, plain.running_mean)
-    assert torch.equal(grouped.eval()(images), plain.eval()(images))
     assert grouped.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_running_statistics_move_towards_the_mean_of_the_groups() -> None:
+    # one channel, groups of the values {0, 2} and {4, 10}: means 1 and 7, unbiased variances 2 and 18
+    grouped = GroupedBatchNorm2d(1, num_groups=2)
+    grouped(torch.tensor([0.0, 2.0, 4.0, 10.0]).view(4, 1, 1, 1))
+    assert grouped.running_mean.item() == pytest.approx(0.1 * 4)  # momentum 0.1, from 0
+    assert grouped.running_var.item() == pytest.approx(0.9 + 0.1 * 10)  # from 1
+    assert grouped.num_batches_tracked.item() == 1
+    plain = nn.BatchNorm2d(1)
+    plain.load_state_dict(grouped.state_dict())
+    images = torch.randn(4, 1, 2, 2)
+    assert torch.equal(grouped.eval()(images), plain.eval()(images))
 
 
 def test_shuffled_keys_come_back_in_order(model: MoCo) -> None:

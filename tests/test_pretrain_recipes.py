@@ -47,12 +47,13 @@ def test_cosine_schedule_by_hand() -> None:
 def test_batch_size_scales_the_rate_linearly() -> None:
     recipe, differs = customise(RECIPES["moco-v2-200ep"], {"batch_size": 128})
     assert recipe.learning_rate == 0.015  # the authors' own figure for 4 GPUs
-    assert differs == ("batch_size: 256 -> 128", "learning_rate: 0.03 -> 0.015")
+    assert differs == ("batch_size: 256 -> 128", "learning_rate: 0.03 -> 0.015 (scaled linearly with the batch size)")
 
 
 def test_batch_size_leaves_a_given_rate_alone() -> None:
-    recipe, _ = customise(RECIPES["moco-v2-200ep"], {"batch_size": 128, "learning_rate": 0.03})
+    recipe, differs = customise(RECIPES["moco-v2-200ep"], {"batch_size": 128, "learning_rate": 0.03})
     assert recipe.learning_rate == 0.03
+    assert differs == ("batch_size: 256 -> 128",)
 
 
 def test_card_states_every_value() -> None:

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import transforms
 
 from mocobench.runtime.seeds import torch_generator
-from pretrain.recipes import AUG_PLUS, AUG_V1
+from pretrain.recipes import AUG_PLUS, AUG_V1, Augmentation
 from pretrain.views import View, apply_view, draw_view
 
 PLAIN = View(crop=(0, 0, 4, 4), jitter=None, grayscale=False, blur=None, flip=False)
@@ -17,7 +17,7 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def drawn(augmentation, count: int, *, width: int = 460, height: int = 395) -> list[View]:
+def drawn(augmentation: Augmentation, count: int, *, width: int = 460, height: int = 395) -> list[View]:
     generator = torch_generator(0, "test")
     return [draw_view(augmentation, width=width, height=height, generator=generator) for _ in range(count)]
 
@@ -63,40 +63,69 @@ def test_the_same_generator_state_draws_the_same_view() -> None:
     assert drawn(AUG_PLUS, 5) == drawn(AUG_PLUS, 5)
 
 
-def test_probabilities() -> None:
-    views = drawn(AUG_PLUS, 4000)
-    shares = {
-        "jitter": np.mean([view.jitter is not None for view in views]),
-        "grayscale": np.mean([view.grayscale for view in views]),
-        "blur": np.mean([view.blur is not None for view in views]),
-        "flip": np.mean([view.flip for view in views]),
-    }
-    assert shares == pytest.approx({"jitter": 0.8, "grayscale": 0.2, "blur": 0.5, "flip": 0.5}, abs=0.03)
-    assert all(view.jitter is not None and view.blur is None for view in drawn(AUG_V1, 200))
+def largest_gap(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Between two empirical distribution functions (Kolmogorov and Smirnov), in units of what chance allows.
+
+    Two samples of one distribution exceed 1 once in a thousand times.
+    """
+    values = np.sort(np.concatenate((ours, theirs)))
+    gap = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (ours, theirs)]
+    return float(np.abs(gap[0] - gap[1]).max() / (1.95 * np.sqrt(1 / len(ours) + 1 / len(theirs))))
 
 
-def test_ranges() -> None:
-    views = drawn(AUG_PLUS, 2000)
-    blurs = [view.blur for view in views if view.blur is not None]
-    assert 0.1 <= min(blurs) < 0.2
-    assert 1.9 < max(blurs) <= 2.0
-    hues = [dict(view.jitter)["hue"] for view in views if view.jitter]
-    assert -0.1 <= min(hues) < -0.095
-    orders = {tuple(name for name, _ in view.jitter) for view in views if view.jitter}
-    assert len(orders) == 24  # every order of the four parts
+def test_largest_gap_tells_distributions_apart() -> None:
+    sample = np.linspace(0, 1, 1000)
+    assert largest_gap(sample, sample) == 0
+    assert largest_gap(sample, sample**1.3) > 1
 
 
-def test_crops_follow_torchvisions_distribution() -> None:
-    count, width, height = 6000, 460, 395
-    ours = torch.tensor([view.crop for view in drawn(AUG_PLUS, count, width=width, height=height)]).float()
+COUNTS = [5000, pytest.param(100_000, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize(("width", "height"), [(460, 395), (300, 900)])
+def test_crops_follow_torchvisions_distribution(count: int, width: int, height: int) -> None:
+    ours = np.array([view.crop for view in drawn(AUG_PLUS, count, width=width, height=height)])
     torch.manual_seed(1)
-    blank = torch.zeros(3, height, width)
-    theirs = torch.tensor(
-        [transforms.RandomResizedCrop.get_params(blank, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
-    ).float()
-    for quantile in (0.1, 0.5, 0.9):
-        difference = (ours.quantile(quantile, dim=0) - theirs.quantile(quantile, dim=0)).abs()
-        assert (difference < 8).all(), difference  # pixels, of 395 to 460
+    blank = torch.zeros(1).expand(3, height, width)
+    get_params = transforms.RandomResizedCrop.get_params
+    theirs = np.array([get_params(blank, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(count)])
+    for side in range(4):
+        assert largest_gap(ours[:, side], theirs[:, side]) < 1, ("top", "left", "height", "width")[side]
+    assert largest_gap(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]) < 1
+    assert largest_gap(ours[:, 2] / ours[:, 3], theirs[:, 2] / theirs[:, 3]) < 1
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("augmentation", [AUG_PLUS, AUG_V1], ids=["v2", "v1"])
+def test_jitter_follows_torchvisions_distribution(augmentation: Augmentation, count: int) -> None:
+    jitters = [view.jitter for view in drawn(augmentation, count) if view.jitter is not None]
+    theirs = transforms.ColorJitter(*augmentation.jitter)
+    torch.manual_seed(1)
+    bounds = (theirs.brightness, theirs.contrast, theirs.saturation, theirs.hue)
+    params = [transforms.ColorJitter.get_params(*bounds) for _ in range(count)]
+    for part, name in enumerate(("brightness", "contrast", "saturation", "hue")):
+        factors = np.array([dict(jitter)[name] for jitter in jitters])
+        assert largest_gap(factors, np.array([param[part + 1] for param in params])) < 1, name
+        # Where each part comes in the order: uniform over the four places, as a permutation gives it.
+        places = np.bincount([[step for step, _ in jitter].index(name) for jitter in jitters], minlength=4)
+        assert places / len(jitters) == pytest.approx([0.25] * 4, abs=4 * np.sqrt(0.25 * 0.75 / len(jitters)))
+    assert len({tuple(name for name, _ in jitter) for jitter in jitters}) == 24
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_blur_and_probabilities(count: int) -> None:
+    views = drawn(AUG_PLUS, count)
+    sigmas = np.array([view.blur for view in views if view.blur is not None])
+    assert largest_gap(sigmas, np.linspace(0.1, 2.0, count)) < 1
+    shares = {
+        0.8: np.mean([view.jitter is not None for view in views]),
+        0.2: np.mean([view.grayscale for view in views]),
+        0.5: np.mean([[view.blur is not None, view.flip] for view in views], axis=0),
+    }
+    for probability, share in shares.items():
+        assert share == pytest.approx(probability, abs=4 * np.sqrt(probability * (1 - probability) / count))
+    assert all(view.jitter is not None and view.blur is None for view in drawn(AUG_V1, 200))
 
 
 def test_a_very_long_image_gets_a_centred_crop_within_the_ratio() -> None:

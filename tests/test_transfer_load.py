@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from mocobench.runtime.errors import UserError
-from pretrain.checkpoint import save_checkpoint
-from pretrain.moco import MoCo
-from pretrain.recipes import RECIPES
+from pretrain.checkpoint import LAST, save_checkpoint
+from pretrain.run import Progress
+from pretrain.train import make_model
+from tests.tiny_pretraining import make_run
 from transfer import load as load_module
 from transfer.backbone import ARCHS, IMAGENET_RGB, expected_shapes
 from transfer.load import load, load_backbone, load_or_random, source_formats
@@ -76,12 +76,11 @@ def test_our_own_checkpoints_bring_recipe_seed_and_input(tmp_path: Path, moco_co
 
 
 def test_reads_what_pretrain_writes(tmp_path: Path) -> None:
-    recipe = replace(RECIPES["demo"], arch="resnet18")
-    settings = {"dim": 8, "queue_size": 16, "key_momentum": 0.9, "temperature": 0.2, "bn_groups": 1}
-    model = MoCo(arch="resnet18", mlp=recipe.mlp, **settings)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    path = tmp_path / "checkpoint_last.pth.tar"
-    save_checkpoint(path, epoch=2, recipe=recipe, seed=5, model=model, optimizer=optimizer)
+    run = make_run(tmp_path, tmp_path / "run", differing={"arch": "resnet18"}, seed=5)
+    recipe = run.recipe
+    model, optimizer = make_model(run)
+    save_checkpoint(run, data={}, progress=Progress(epoch=2), model=model, optimizer=optimizer)
+    path = run.out / LAST
     loaded = load(path)
     backbone, provenance = loaded.backbone, loaded.backbone.provenance
     assert (provenance.recipe, provenance.seed, provenance.epochs) == ("demo", 5, 2)

@@ -1,0 +1,62 @@
+"""What a pretraining run writes beside its checkpoints: metrics.jsonl, TensorBoard events and run.json."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from mocobench.runtime.environment import environment_stamp, peak_memory_bytes
+from mocobench.runtime.files import write_text
+from pretrain.run import Plan, TrainingRun, describe
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard, one entry an epoch; on a resume, those past the checkpoint are dropped.
+
+    An epoch's line is written before its checkpoint, so that no kill can lose a line.
+    """
+
+    def __init__(self, out: Path, *, epochs_done: int) -> None:
+        self.path = out / "metrics.jsonl"
+        text = self.path.read_text(encoding="utf-8") if epochs_done and self.path.exists() else ""
+        whole = text.split("\n")[:-1]  # a kill may have left half a line at the end
+        kept = [line for line in whole if json.loads(line)["epoch"] <= epochs_done]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        self.board = SummaryWriter(str(out), purge_step=epochs_done + 1)
+
+    def write(self, metrics: dict[str, float]) -> None:
+        """Append one epoch's metrics."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for name, value in metrics.items():
+            if name != "epoch":
+                self.board.add_scalar(f"pretrain/{name}", value, int(metrics["epoch"]))
+        self.board.flush()
+
+    def close(self) -> None:
+        self.board.close()
+
+
+def write_run_record(
+    run: TrainingRun, plan: Plan, *, data: dict[str, Any], code: dict[str, str], epochs_done: int, seconds: float
+) -> None:
+    """Write run.json: what ran, on what, and what it cost so far."""
+    record = {
+        **describe(run, {"name": run.data.resolve().name, **data}),
+        "differs": list(run.differs),
+        "plan": asdict(plan),
+        "precision": run.precision,
+        "num_workers": run.num_workers,
+        "epochs_done": epochs_done,
+        "wall_seconds": seconds,
+        "peak_memory_bytes": peak_memory_bytes(run.device),
+        "code": code,
+        "environment": environment_stamp(run.device),
+        "command": list(run.command),
+    }
+    write_text(run.out / "run.json", json.dumps(record, indent=2) + "\n")

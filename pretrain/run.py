@@ -1,0 +1,119 @@
+"""A pretraining run as it is asked for, how far it is, and the plan that is printed before it."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mocobench.runtime.distributed import world_size
+from mocobench.runtime.errors import UserError
+from pretrain.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One pretraining run. `resume` is `auto` (continue what is in `out`), `never`, or a checkpoint's path.
+
+    `checkpoint_every` is in steps, `keep_every` in epochs (0: only the last one is kept).
+    """
+
+    recipe: Recipe
+    differs: tuple[str, ...]
+    data: Path
+    out: Path
+    seed: int
+    device: torch.device
+    precision: str
+    num_workers: int
+    resume: str = "auto"
+    checkpoint_every: int = 1000
+    keep_every: int = 0
+    command: tuple[str, ...] = ()
+
+
+@dataclass
+class Progress:
+    """`epoch` whole epochs and `step` steps of the next one are done, in `seconds` of all sessions together.
+
+    `sums` are those of the running epoch's metrics over its steps so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from a recipe, a number of images and a number of processes. Batches are over all processes."""
+
+    images: int
+    images_left_out_per_epoch: int
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int
+    steps: int
+    learning_rate: float
+    processes: int
+    images_per_process: int
+    bn_groups: int
+    images_per_bn_group: int
+    checkpoint_every: int
+
+
+def make_plan(run: TrainingRun, *, num_images: int) -> Plan:
+    """The plan for this many images on the processes that there are.
+
+    Raises:
+        UserError: fewer images than one batch, or BN groups that the processes cannot share equally.
+    """
+    recipe, processes = run.recipe, world_size()
+    if num_images < recipe.batch_size:
+        raise UserError(
+            f"--batch-size {recipe.batch_size}: expected at least as many training images, found {num_images}; "
+            "use a smaller batch or more images"
+        )
+    if recipe.bn_groups % processes:
+        raise UserError(
+            f"--bn-groups {recipe.bn_groups}: expected a multiple of the number of processes, found {processes} of "
+            f"them; use --bn-groups {processes}, or as many processes as divide {recipe.bn_groups}"
+        )
+    steps = num_images // recipe.batch_size
+    return Plan(
+        images=num_images,
+        images_left_out_per_epoch=num_images % recipe.batch_size,
+        batch_size=recipe.batch_size,
+        steps_per_epoch=steps,
+        epochs=recipe.epochs,
+        steps=steps * recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        processes=processes,
+        images_per_process=recipe.batch_size // processes,
+        bn_groups=recipe.bn_groups,
+        images_per_bn_group=recipe.batch_size // recipe.bn_groups,
+        checkpoint_every=run.checkpoint_every,
+    )
+
+
+def plan_text(run: TrainingRun, plan: Plan) -> str:
+    """The plan for people."""
+    schedule = "half a cosine" if run.recipe.cosine else f"x 0.1 at epochs {run.recipe.decay_epochs}"
+    changes = dict(change.split(": ", 1) for change in run.differs)
+    rate = changes.get("learning_rate", f"{plan.learning_rate:.4g}, as in the recipe")
+    lines: dict[str, Any] = {
+        "steps": f"{plan.steps}: {plan.epochs} epochs of {plan.steps_per_epoch} batches of {plan.batch_size}",
+        "images": f"{plan.images}, of which {plan.images_left_out_per_epoch} are left out of each epoch",
+        "learning rate": f"{rate}; {schedule}",
+        "processes": f"{plan.processes}, {plan.images_per_process} images of a batch each",
+        "BN groups": f"{plan.bn_groups}, {plan.images_per_bn_group} images each",
+        "checkpoints": f"every {plan.checkpoint_every} steps and after each epoch, in {run.out}",
+    }
+    width = max(map(len, lines))
+    return "\n".join(["plan", *(f"  {name:<{width}}  {value}" for name, value in lines.items())])
+
+
+def describe(run: TrainingRun, data: dict[str, Any]) -> dict[str, Any]:
+    """What makes this run the one it is, beside the code: two runs alike in it compute the same."""
+    return {"recipe": asdict(run.recipe), "seed": run.seed, "data": data}

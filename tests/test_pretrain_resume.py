@@ -1,0 +1,204 @@
+"""A pretraining run that was killed, at any step, ends bit for bit as the run that never was."""
+
+import json
+import os
+import random
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from processes import in_processes
+from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, make_tiny_encoder, run_tiny
+
+import pretrain.data
+import pretrain.step
+from mocobench.runtime.errors import UserError
+from pretrain.train import pretrain as run_pretraining
+
+EPOCHS, STEPS = 4, 6  # with batches of 4 from 26 pictures
+SETTINGS = {"differing": {"epochs": EPOCHS}, "checkpoint_every": 2}
+TIMES = ("images_per_second", "data_wait_share", "wall_seconds")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return draw_pictures(tmp_path / "pictures", 26)
+
+
+@pytest.fixture
+def tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrain.moco.make_encoder", make_tiny_encoder)
+
+
+@pytest.fixture
+def whole(pictures: Path, tmp_path: Path) -> Path:
+    """The folder of a run that was never stopped."""
+    out = tmp_path / "whole"
+    assert in_processes(1, run_tiny, pictures, out, **SETTINGS) == [(0, "checkpoint_last.pth.tar")]
+    return out
+
+
+def metrics_with_times(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl without what the clock says."""
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in metrics_with_times(out)]
+
+
+def assert_same_run(out: Path, whole: Path) -> None:
+    last = load(out / "checkpoint_last.pth.tar")
+    assert_same_state(last, load(whole / "checkpoint_last.pth.tar"))
+    assert_same_state(last, load(out / f"checkpoint_{EPOCHS:04d}.pth.tar"))
+    assert last["mocobench"]["progress"]["epoch"] == EPOCHS
+    assert metrics(out) == metrics(whole)
+    assert [line["epoch"] for line in metrics(out)] == [1, 2, 3, 4]
+    assert json.loads((out / "run.json").read_text())["epochs_done"] == EPOCHS
+    assert not list(out.glob(".*"))
+
+
+def test_killed_in_epochs_and_in_the_middle_of_writing(pictures: Path, tmp_path: Path, whole: Path) -> None:
+    """Step 2, before any checkpoint; a half written one; the third step of an epoch; in the last epoch."""
+    out = tmp_path / "killed"
+    reached = []
+    for kill, workers in ((("step", 2), 0), (("write", 2), 2), (("step", 8), 0), (("write", 3), 1)):
+        answers = in_processes(1, run_tiny, pictures, out, kill=kill, num_workers=workers, **SETTINGS)
+        assert answers == [(-signal.SIGKILL, None)]
+        last = out / "checkpoint_last.pth.tar"
+        progress = load(last)["mocobench"]["progress"] if last.exists() else {"epoch": 0, "step": 0}
+        reached.append((progress["epoch"], progress["step"]))
+    # each goes on from where the one before had a checkpoint: every 2 steps, 6 to an epoch
+    assert reached == [(0, 0), (0, 2), (1, 2), (2, 0)]
+    in_processes(1, run_tiny, pictures, out, num_workers=2, **SETTINGS)
+    assert_same_run(out, whole)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(pictures: Path, tmp_path: Path, whole: Path, kills: int) -> None:
+    """With a checkpoint every step, much of the time goes into writing, so that kills fall into that too."""
+    out, moments = tmp_path / "killed", random.Random(kills)
+    longest = metrics_with_times(whole)[-1]["wall_seconds"] / kills  # so that the run cannot end before the last kill
+    for _ in range(kills):
+        kill, workers = ("seconds", moments.uniform(0, longest)), moments.choice([0, 1, 2])
+        settings = {**SETTINGS, "checkpoint_every": moments.choice([1, 2, 3])}
+        answers = in_processes(1, run_tiny, pictures, out, kill=kill, num_workers=workers, **settings)
+        assert answers == [(-signal.SIGKILL, None)]
+    in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert_same_run(out, whole)
+
+
+def test_a_run_goes_on_without_loading_what_it_has_seen(
+    pictures: Path, tmp_path: Path, tiny_encoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    in_processes(1, run_tiny, pictures, out, kill=("step", 6), **SETTINGS)  # a checkpoint after step 4
+    read: list[Path] = []
+
+    def read_rgb(path: Path):
+        read.append(path)
+        return original(path)
+
+    original = pretrain.data.read_rgb
+    monkeypatch.setattr("pretrain.data.read_rgb", read_rgb)
+    run_pretraining(make_run(pictures, out, **SETTINGS))
+    assert len(read) == (EPOCHS * STEPS - 4) * 4
+
+
+def test_the_previous_checkpoint_serves_when_the_last_is_gone(pictures: Path, tmp_path: Path, whole: Path) -> None:
+    """As after a kill between the two renamings."""
+    out = tmp_path / "out"
+    in_processes(1, run_tiny, pictures, out, kill=("step", 12), **SETTINGS)
+    progress = [load(out / f"checkpoint_{name}.pth.tar")["mocobench"]["progress"] for name in ("previous", "last")]
+    assert [(each["epoch"], each["step"]) for each in progress] == [(1, 2), (1, 4)]
+    (out / "checkpoint_last.pth.tar").unlink()
+    in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert_same_run(out, whole)
+
+
+def test_a_damaged_checkpoint_points_to_the_previous_one(pictures: Path, tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "out"
+    in_processes(1, run_tiny, pictures, out, kill=("step", 12), **SETTINGS)
+    last, previous = out / "checkpoint_last.pth.tar", out / "checkpoint_previous.pth.tar"
+    os.truncate(last, 1000)
+    ((_, said),) = in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert f"choose --resume {previous}, another --resume or another --out" in said
+    in_processes(1, run_tiny, pictures, out, resume=str(previous), **SETTINGS)
+    assert_same_run(out, whole)
+
+
+def test_half_a_line_of_metrics_is_dropped(pictures: Path, tmp_path: Path, whole: Path) -> None:
+    """A kill after the line of epoch 2, or within it, but before that epoch's checkpoint."""
+    out = tmp_path / "out"
+    in_processes(1, run_tiny, pictures, out, kill=("write", 6), **SETTINGS)
+    text = (out / "metrics.jsonl").read_text()
+    assert text.count("\n") == 2
+    (out / "metrics.jsonl").write_text(text[:-20])
+    in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert_same_run(out, whole)
+
+
+def run_on_a_full_disk(pictures: Path, out: Path, size: int, **settings) -> str:
+    """No file may grow past `size` bytes: what the system then says differs from a full disk's in the reason only."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return run_tiny(pictures, out, **settings)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(pictures: Path, tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "out"
+    in_processes(1, run_tiny, pictures, out, kill=("step", 6), **SETTINGS)
+    before = (out / "checkpoint_last.pth.tar").read_bytes()
+    ((_, said),) = in_processes(1, run_on_a_full_disk, pictures, out, len(before) // 2, **SETTINGS)
+    assert said == (
+        f"UserError: cannot write {out}/checkpoint_last.pth.tar: File too large; checkpoint_last.pth.tar beside it is "
+        "whole. Make room, then start the same command again"
+    )
+    assert (out / "checkpoint_last.pth.tar").read_bytes() == before
+    assert not list(out.glob(".*"))
+    in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert_same_run(out, whole)
+
+
+def test_other_images_are_another_run(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    in_processes(1, run_tiny, pictures, out, kill=("step", 6), **SETTINGS)
+    (pictures / "train" / "a" / "00.png").unlink()
+    ((_, said),) = in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert "expected a run of the same settings, found data.images 26 there, 25 asked" in said
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
+    pictures: Path, tmp_path: Path, tiny_encoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss_of_step_10(logits: torch.Tensor) -> torch.Tensor:
+        calls.append(len(logits))
+        return original(logits) * (float("inf") if len(calls) == 10 else 1)
+
+    original, calls = pretrain.step.contrastive_loss, []
+    monkeypatch.setattr(pretrain.step, "contrastive_loss", loss_of_step_10)
+    with pytest.raises(UserError, match=r"epoch 2, step 4: expected a finite loss, found inf; lower --learning-rate"):
+        run_pretraining(make_run(pictures, tmp_path / "out", **SETTINGS))
+    last = load(tmp_path / "out" / "checkpoint_last.pth.tar")
+    assert (last["epoch"], last["mocobench"]["progress"]["step"]) == (1, 2)
+    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    pictures: Path, tmp_path: Path, tiny_encoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of step 4 is finite, its update is not."""
+
+    def spoil_at_step_4(self: torch.optim.SGD, closure: None = None) -> None:
+        calls.append(0)
+        original(self, closure)
+        if len(calls) == 4:
+            self.param_groups[0]["params"][0].data.mul_(float("nan"))
+
+    original, calls = torch.optim.SGD.step, []
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil_at_step_4)
+    with pytest.raises(UserError, match=r"epoch 1, step 4: expected finite weights, found 1 tensors that are not, enc"):
+        run_pretraining(make_run(pictures, tmp_path / "out", **SETTINGS))
+    last = load(tmp_path / "out" / "checkpoint_last.pth.tar")
+    assert last["mocobench"]["progress"]["step"] == 2
