@@ -1,18 +1,23 @@
 # Two commands for a fresh machine with Python 3.10+ and make:
 #   make demo    the whole chain on a small generated data set
 #   make test    the tests
+#   make perf    speed and memory, beside Detectron2 where PERF_PYTHON has it
 # Each sets up .venv first when it is not there.
 
 PYTHON ?= python3
 BIN := .venv/bin
+PERF_PYTHON ?= $(BIN)/python
 
-.PHONY: demo test check format clean
+.PHONY: demo test perf check format clean
 
 demo: .venv/ready
 	$(BIN)/mocobench demo --out demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+perf: .venv/ready
+	$(PERF_PYTHON) -m tests.perf --out docs/performance
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
