@@ -147,6 +147,8 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-every", type=int, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
     )
+    parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
+    parser.add_argument("--knn-data", type=Path, metavar="DIR", help="its labelled train/ and val/ (--data)")
     _add_run_flags(parser)
 
 
@@ -179,6 +181,8 @@ def _pretrain(args: argparse.Namespace) -> None:
         resume=args.resume,
         checkpoint_every=args.checkpoint_every,
         keep_every=args.keep_every,
+        knn_every=args.knn_every,
+        knn_data=args.knn_data,
         command=command_of(args),
     )
     with process_group(device):

@@ -95,7 +95,7 @@ def make_loader(
         TwoViews(paths, recipe, seed),
         batch_sampler=batches,
         collate_fn=_collate,
-        worker_init_fn=_end_with_the_parent,
+        worker_init_fn=end_with_the_parent,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -109,7 +109,7 @@ def _collate(items: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
     return errors[0] if errors else torch.stack(views)
 
 
-def _end_with_the_parent(worker: int) -> None:
+def end_with_the_parent(worker: int) -> None:
     """Let the system kill this worker when its process dies (Linux; elsewhere PyTorch's own watch ends it later).
 
     A worker has inherited the sockets between the ranks. Left over from a rank that was killed, it holds them open,

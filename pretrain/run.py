@@ -15,7 +15,8 @@ from pretrain.recipes import Recipe
 class TrainingRun:
     """One pretraining run. `resume` is `auto` (continue what is in `out`), `never`, or a checkpoint's path.
 
-    `checkpoint_every` is in steps, `keep_every` in epochs (0: only the last one is kept).
+    `checkpoint_every` is in steps, `keep_every` in epochs (0: only the last one is kept), and so is `knn_every`, after
+    which the classes in `knn_data` are told apart (0: never; see pretrain.monitor).
     """
 
     recipe: Recipe
@@ -29,6 +30,8 @@ class TrainingRun:
     resume: str = "auto"
     checkpoint_every: int = 1000
     keep_every: int = 0
+    knn_every: int = 0
+    knn_data: Path | None = None
     command: tuple[str, ...] = ()
 
 

@@ -31,7 +31,8 @@ def train_step(
 
     `accuracy` is the share of queries whose positive is the largest of the 1 + K logits, in percent.
     `embedding_spread` is the mean over dimensions of the queries' standard deviation times sqrt(C):
-    about 1 for embeddings spread over the sphere, 0 when they have collapsed to a point.
+    about 1 for embeddings spread over the sphere, 0 when they have collapsed to a point. The two similarities are mean
+    cosines, of queries with their positive and with their negatives.
 
     The gradient is the mean over processes, and so are the running statistics after the step: those of a single
     process with as many BN groups (see GroupedBatchNorm2d).
@@ -44,8 +45,10 @@ def train_step(
     with autocast(run.device, run.precision):
         logits, q = model(normalise(views[:, 0]), normalise(views[:, 1]), shuffle)
     loss = contrastive_loss(logits)
-    accuracy = 100 * (logits.detach().argmax(dim=1) == 0).float().mean()
-    means = sum_over_ranks(torch.stack([loss.detach(), accuracy])) / world_size()
+    seen = logits.detach()
+    accuracy = 100 * (seen.argmax(dim=1) == 0).float().mean()
+    cosines = (run.recipe.temperature * part.mean() for part in (seen[:, 0], seen[:, 1:]))
+    means = sum_over_ranks(torch.stack([loss.detach(), accuracy, *cosines])) / world_size()
     if not means[0].isfinite():
         raise UserError(
             f"epoch {progress.epoch + 1}, step {progress.step + 1}: expected a finite loss, found {means[0].item()}; "
@@ -57,7 +60,8 @@ def train_step(
     optimizer.step()
     average_over_ranks([buffer for name, buffer in model.named_buffers() if ".running_" in name])
     spread = gather_tensors(q).std(dim=0).mean() * q.shape[1] ** 0.5
-    return {"loss": means[0].item(), "accuracy": means[1].item(), "embedding_spread": spread.item()}
+    names = ("loss", "accuracy", "positive_similarity", "negative_similarity")
+    return dict(zip(names, means.tolist(), strict=True)) | {"embedding_spread": spread.item()}
 
 
 def make_normaliser(run: TrainingRun) -> Callable[[torch.Tensor], torch.Tensor]:

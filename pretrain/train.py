@@ -23,6 +23,7 @@ from mocobench.runtime.seeds import derive_seed, seed_everything
 from pretrain.checkpoint import LAST, PREVIOUS, last_checkpoint, load_checkpoint, remove_halves, save_checkpoint
 from pretrain.data import EpochBatches, make_loader, training_images
 from pretrain.moco import MoCo
+from pretrain.monitor import KnnMonitor, make_monitor
 from pretrain.record import MetricsLog, write_run_record
 from pretrain.run import Plan, Progress, TrainingRun, make_plan, plan_text
 from pretrain.schedule import learning_rate
@@ -41,6 +42,7 @@ class Training:
     model: MoCo
     optimizer: torch.optim.SGD
     progress: Progress
+    monitor: KnnMonitor | None
 
     def save(self, *, number: int | None = None) -> None:
         """Write the last checkpoint, on rank 0."""
@@ -79,7 +81,7 @@ def pretrain(run: TrainingRun) -> Path:
     bar = progress_bar(total=total, done=done, label="pretrain", unit="image")
     while progress.epoch < recipe.epochs:
         bar.set_description(f"epoch {progress.epoch + 1}/{recipe.epochs}")
-        metrics = train_epoch(training, bar)
+        metrics = train_epoch(training, bar) | _monitored(training)
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         # The checkpoint comes last: a run that is killed before it does the epoch's end again, one killed after it
         # has nothing left to do there.
@@ -98,6 +100,7 @@ def pretrain(run: TrainingRun) -> Path:
 def _prepare(run: TrainingRun) -> Training:
     paths = training_images(run.data)
     plan = make_plan(run, num_images=len(paths))
+    monitor = make_monitor(run.knn_data or run.data) if run.knn_every else None
     loader, batches = make_loader(paths, run.recipe, seed=run.seed, num_workers=run.num_workers)
     data = {"images": len(paths), "list_sha256": list_sha256(run.data / "train", paths)}
     model, optimizer = make_model(run)
@@ -105,7 +108,19 @@ def _prepare(run: TrainingRun) -> Training:
     _require_one_start(run, data, progress)
     if is_main():
         remove_halves(run.out)
-    return Training(run, plan, data, loader, batches, model, optimizer, progress)
+    return Training(run, plan, data, loader, batches, model, optimizer, progress, monitor)
+
+
+def _monitored(training: Training) -> dict[str, float]:
+    """What the monitor finds after the epoch that has just been trained, if it is one to look at."""
+    run, progress = training.run, training.progress
+    epochs = progress.epoch + 1
+    if training.monitor is None or (epochs % run.knn_every and epochs < run.recipe.epochs):
+        return {}
+    started = time.monotonic()
+    found = training.monitor.measure(run, training.model.encoder_q)
+    progress.seconds += time.monotonic() - started
+    return found
 
 
 def make_model(run: TrainingRun) -> tuple[MoCo, torch.optim.SGD]:

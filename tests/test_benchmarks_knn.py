@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.classification.knn import knn_accuracies, nearest, run_knn, vote
+from benchmarks.classification.knn import run_knn
 from benchmarks.classification.protocol import KnnProtocol
 from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.neighbors import knn_accuracies, nearest, vote
 from transfer.network import random_backbone
 
 CPU = torch.device("cpu")
