@@ -116,3 +116,30 @@ def test_torchrun_runs_the_command(pictures: Path, tmp_path: Path) -> None:
     assert "learning_rate: 0.01 -> 0.0025 (scaled linearly with the batch size)" in finished.stdout
     record = json.loads((out / "run.json").read_text())
     assert record["environment"]["processes"] == record["plan"]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_group_again_that_lost_a_process(pictures: Path, tmp_path: Path) -> None:
+    """Under --max-restarts the run goes on from its last checkpoint and ends as the run that lost nothing."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    in_processes(2, run_tiny, pictures, whole)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""import os, sys, torch
+from pathlib import Path
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]}
+from mocobench.runtime.distributed import process_group
+from tiny_pretraining import run_tiny
+first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+kill = ("step", 8) if first and os.environ["RANK"] == "1" else None
+with process_group(torch.device("cpu")):
+    run_tiny(Path({str(pictures)!r}), Path({str(out)!r}), kill=kill)
+"""
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command += ["--max-restarts", "1", str(script)]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "goes on after epoch 1, step 0 of the next" in finished.stdout
+    assert largest_difference(load(whole / "checkpoint_last.pth.tar"), load(out / "checkpoint_last.pth.tar")) == 0
