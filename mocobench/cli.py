@@ -149,6 +149,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
     parser.add_argument("--knn-data", type=Path, metavar="DIR", help="its labelled train/ and val/ (--data)")
+    parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="one that cannot be read")
     _add_run_flags(parser)
 
 
@@ -183,6 +184,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         keep_every=args.keep_every,
         knn_every=args.knn_every,
         knn_data=args.knn_data,
+        on_bad_image=args.on_bad_image,
         command=command_of(args),
     )
     with process_group(device):

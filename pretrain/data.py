@@ -1,63 +1,108 @@
-"""Images in, batches of two views out. Order and views are functions of (seed, epoch, image), of nothing else."""
+"""Images in, batches of two views out. Order and views are functions of (seed, epoch, image), of nothing else.
+
+Workers read, decode, draw the views and crop. What follows the crop runs where the training does: on a GPU for the
+whole batch (`Batch.finish`), without one in the workers.
+"""
 
 import ctypes
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import functional as F
 
 from mocobench.runtime.distributed import rank, world_size
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import list_images, read_rgb
 from mocobench.runtime.seeds import torch_generator
+from pretrain.batch_views import apply_views, crop_views
+from pretrain.images import TrainingImages
 from pretrain.recipes import Recipe
-from pretrain.views import apply_view, draw_view
+from pretrain.views import View, draw_view
 
-
-def training_images(data: Path) -> tuple[Path, ...]:
-    """All images below `data/train`, sorted; labels are not needed.
-
-    Raises:
-        UserError: no such folder, no `train` in it, or no images below that.
-    """
-    if not data.is_dir():
-        raise UserError(f"--data {data}: expected a folder that holds train/, found no such folder")
-    if not (data / "train").is_dir():
-        found = ", ".join(sorted(entry.name for entry in data.iterdir())[:5]) or "nothing"
-        raise UserError(f"--data {data}: expected train/ with images below it, found {found}")
-    return list_images(data / "train")
+SUBSTITUTES = 10  # images tried in the place of one that cannot be read
 
 
 @dataclass(frozen=True)
-class TwoViews(Dataset[torch.Tensor | UserError]):
-    """Item (epoch, index) is two views of one image, uint8 (2, 3, S, S): first the query's, then the key's.
+class Batch:
+    """Two views of each of n images, uint8 (n, 2, 3, S, S): first the query's, then the key's.
 
-    An image that cannot be read is returned as its error: raised in a worker process, its one line would come
-    back buried in that process's traceback.
+    `to_apply` are the 2n drawn views of which `pixels` are the crops; none when all of a view is in the pixels.
+    `bad_images` names the images that could not be read and in whose place others stand.
     """
 
-    paths: tuple[Path, ...]
+    pixels: torch.Tensor
+    to_apply: tuple[View, ...] = ()
+    bad_images: tuple[str, ...] = ()
+
+    def pin_memory(self) -> "Batch":
+        """For the loader: the same in memory from which a GPU copies without waiting."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+    def finish(self, recipe: Recipe, device: torch.device) -> torch.Tensor:
+        """The whole views (n, 2, 3, S, S); what is left to apply is applied on `device`."""
+        if not self.to_apply:
+            return self.pixels
+        crops = self.pixels.to(device, non_blocking=True).flatten(0, 1)
+        order = after_crop(recipe)
+        return apply_views(crops, self.to_apply, order=order, size=recipe.image_size).unflatten(0, (-1, 2))
+
+
+def after_crop(recipe: Recipe) -> tuple[str, ...]:
+    """The operations of a view that run on its crop."""
+    first, *rest = recipe.augmentation.order
+    assert first == "crop", f"{recipe.name}: views are cropped first, then the rest runs on crops"
+    return tuple(rest)
+
+
+@dataclass(frozen=True)
+class TwoViews(Dataset[Batch | UserError]):
+    """Item (epoch, index) is two views of one image, as a batch of one.
+
+    With `views_on_device` they are crops, and the rest is left to apply. An image that cannot be read is returned as
+    its error: raised in a worker process, its one line would come back buried in that process's traceback. With
+    `skip_bad` another image stands in its place, as much a function of (seed, epoch, index) as the one it replaces.
+    """
+
+    images: TrainingImages
     recipe: Recipe
     seed: int
+    views_on_device: bool
+    skip_bad: bool
 
-    def __getitem__(self, item: tuple[int, int]) -> torch.Tensor | UserError:
+    def __getitem__(self, item: tuple[int, int]) -> Batch | UserError:
         epoch, index = item
+        bad: tuple[str, ...] = ()
         try:
-            image = read_rgb(self.paths[index])
+            image = self.images.read(index)
         except UserError as error:
-            return error
-        views = []
-        for role in ("query", "key"):
-            generator = torch_generator(self.seed, "view", role, epoch, index)
-            augmentation = self.recipe.augmentation
-            view = draw_view(augmentation, width=image.width, height=image.height, generator=generator)
-            views.append(apply_view(image, view, order=augmentation.order, size=self.recipe.image_size))
-        return torch.stack([F.pil_to_tensor(view) for view in views])
+            if not self.skip_bad:
+                return UserError(f"{error}, or skip such images with --on-bad-image skip")
+            found = self._substitute(epoch, index)
+            if found is None:
+                return UserError(f"{error}; of {SUBSTITUTES} others drawn in its place none can be read either")
+            image, bad = found, (self.images.name(index),)
+        views = tuple(self._draw(image, role, epoch, index) for role in ("query", "key"))
+        crops = crop_views(image, views, size=self.recipe.image_size)
+        batch = Batch(crops[None], views, bad)
+        if self.views_on_device:
+            return batch
+        return Batch(batch.finish(self.recipe, crops.device), bad_images=bad)
+
+    def _draw(self, image: Image.Image, role: str, epoch: int, index: int) -> View:
+        generator = torch_generator(self.seed, "view", role, epoch, index)
+        return draw_view(self.recipe.augmentation, width=image.width, height=image.height, generator=generator)
+
+    def _substitute(self, epoch: int, index: int) -> Image.Image | None:
+        generator = torch_generator(self.seed, "substitute", epoch, index)
+        for other in torch.randint(len(self.images), (SUBSTITUTES,), generator=generator).tolist():
+            try:
+                return self.images.read(other)
+            except UserError:
+                continue
+        return None
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -67,32 +112,38 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     the front, are set before each pass: what is left out is never loaded.
     """
 
-    def __init__(self, *, num_images: int, batch_size: int, seed: int) -> None:
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+    def __init__(self, images: TrainingImages, *, batch_size: int, seed: int) -> None:
+        self.images, self.batch_size, self.seed = images, batch_size, seed
         self.epoch = self.first = 0
         self.rank, self.part = rank(), batch_size // world_size()
 
     def __len__(self) -> int:
-        return self.num_images // self.batch_size
+        return len(self.images) // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        generator = torch_generator(self.seed, "order", self.epoch)
-        order = torch.randperm(self.num_images, generator=generator).tolist()
+        order = self.images.order(seed=self.seed, epoch=self.epoch)
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size + self.rank * self.part
-            yield [(self.epoch, index) for index in order[start : start + self.part]]
+            yield [(self.epoch, index) for index in order[start : start + self.part].tolist()]
 
 
 def make_loader(
-    paths: tuple[Path, ...], recipe: Recipe, *, seed: int, num_workers: int
-) -> tuple[DataLoader[torch.Tensor | UserError], EpochBatches]:
-    """A loader of this process's parts of the batches, uint8 (n, 2, 3, S, S), and their order, to be set before a pass.
+    images: TrainingImages,
+    recipe: Recipe,
+    *,
+    seed: int,
+    num_workers: int,
+    views_on_device: bool,
+    skip_bad: bool = False,
+) -> tuple[DataLoader[Batch | UserError], EpochBatches]:
+    """A loader of this process's parts of the batches, and their order, to be set before a pass.
 
-    A part with an image that cannot be read is that image's error instead.
+    A part with an image that cannot be read is that image's error instead; with `skip_bad` only when there is no
+    image in it that can.
     """
-    batches = EpochBatches(num_images=len(paths), batch_size=recipe.batch_size, seed=seed)
-    loader: DataLoader[torch.Tensor | UserError] = DataLoader(
-        TwoViews(paths, recipe, seed),
+    batches = EpochBatches(images, batch_size=recipe.batch_size, seed=seed)
+    loader: DataLoader[Batch | UserError] = DataLoader(
+        TwoViews(images, recipe, seed, views_on_device, skip_bad),
         batch_sampler=batches,
         collate_fn=_collate,
         worker_init_fn=end_with_the_parent,
@@ -103,10 +154,22 @@ def make_loader(
     return loader, batches
 
 
-def _collate(items: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
-    views = [item for item in items if isinstance(item, torch.Tensor)]
+def _collate(items: list[Batch | UserError]) -> Batch | UserError:
     errors = [item for item in items if isinstance(item, UserError)]
-    return errors[0] if errors else torch.stack(views)
+    if errors:
+        return errors[0]
+    parts = [item for item in items if isinstance(item, Batch)]
+    if all(part.bad_images for part in parts):
+        named = parts[0].bad_images[0]
+        return UserError(
+            f"--on-bad-image skip: expected a batch with images that can be read, found {len(parts)} that cannot, "
+            f"{named} among them; look at --data"
+        )
+    return Batch(
+        torch.cat([part.pixels for part in parts]),
+        tuple(view for part in parts for view in part.to_apply),
+        tuple(name for part in parts for name in part.bad_images),
+    )
 
 
 def end_with_the_parent(worker: int) -> None:

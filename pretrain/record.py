@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mocobench.runtime.environment import environment_stamp, peak_memory_bytes
 from mocobench.runtime.files import write_text
-from pretrain.run import Plan, TrainingRun, describe
+from pretrain.run import Plan, Progress, TrainingRun, describe
 
 
 class MetricsLog:
@@ -43,7 +43,7 @@ class MetricsLog:
 
 
 def write_run_record(
-    run: TrainingRun, plan: Plan, *, data: dict[str, Any], code: dict[str, str], epochs_done: int, seconds: float
+    run: TrainingRun, plan: Plan, progress: Progress, *, data: dict[str, Any], code: dict[str, str]
 ) -> None:
     """Write run.json: what ran, on what, and what it cost so far."""
     record = {
@@ -52,8 +52,10 @@ def write_run_record(
         "plan": asdict(plan),
         "precision": run.precision,
         "num_workers": run.num_workers,
-        "epochs_done": epochs_done,
-        "wall_seconds": seconds,
+        "epochs_done": progress.epoch,
+        "wall_seconds": progress.seconds,
+        "on_bad_image": run.on_bad_image,
+        "bad_images": {"count": len(progress.bad_images), "files": progress.bad_images},
         "peak_memory_bytes": peak_memory_bytes(run.device),
         "code": code,
         "environment": environment_stamp(run.device),

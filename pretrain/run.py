@@ -16,7 +16,7 @@ class TrainingRun:
     """One pretraining run. `resume` is `auto` (continue what is in `out`), `never`, or a checkpoint's path.
 
     `checkpoint_every` is in steps, `keep_every` in epochs (0: only the last one is kept), and so is `knn_every`, after
-    which the classes in `knn_data` are told apart (0: never; see pretrain.monitor).
+    which the classes in `knn_data` are told apart (0: never; see pretrain.monitor). `on_bad_image` is `stop` or `skip`.
     """
 
     recipe: Recipe
@@ -32,6 +32,7 @@ class TrainingRun:
     keep_every: int = 0
     knn_every: int = 0
     knn_data: Path | None = None
+    on_bad_image: str = "stop"
     command: tuple[str, ...] = ()
 
 
@@ -39,13 +40,15 @@ class TrainingRun:
 class Progress:
     """`epoch` whole epochs and `step` steps of the next one are done, in `seconds` of all sessions together.
 
-    `sums` are those of the running epoch's metrics over its steps so far.
+    `sums` are those of the running epoch's metrics over its steps so far; `bad_images` are the names of all that could
+    not be read.
     """
 
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
+    bad_images: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mocobench.runtime.distributed import gather_objects, is_main, world_size
+from mocobench.runtime.distributed import gather_objects, is_main
 from mocobench.runtime.environment import code_version, reset_peak_memory
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import list_sha256
 from mocobench.runtime.progress import progress as progress_bar
-from mocobench.runtime.seeds import derive_seed, seed_everything
 from pretrain.checkpoint import LAST, PREVIOUS, last_checkpoint, load_checkpoint, remove_halves, save_checkpoint
-from pretrain.data import EpochBatches, make_loader, training_images
-from pretrain.moco import MoCo
+from pretrain.data import Batch, EpochBatches, make_loader
+from pretrain.images import training_images
+from pretrain.methods import make_model
 from pretrain.monitor import KnnMonitor, make_monitor
 from pretrain.record import MetricsLog, write_run_record
 from pretrain.run import Plan, Progress, TrainingRun, make_plan, plan_text
@@ -37,16 +37,18 @@ class Training:
     run: TrainingRun
     plan: Plan
     data: dict[str, Any]
-    loader: DataLoader[torch.Tensor | UserError]
+    loader: DataLoader[Batch | UserError]
     batches: EpochBatches
-    model: MoCo
-    optimizer: torch.optim.SGD
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
     progress: Progress
     monitor: KnnMonitor | None
+    bad_images_told: int = 0
 
     def save(self, *, number: int | None = None) -> None:
         """Write the last checkpoint, on rank 0."""
         started = time.monotonic()
+        self.share_bad_images()
         if is_main():
             save_checkpoint(
                 self.run,
@@ -57,6 +59,14 @@ class Training:
                 number=number,
             )
         self.progress.seconds += time.monotonic() - started
+
+    def share_bad_images(self) -> None:
+        """Let every process know what any of them has found, and people when it is more than they have been told."""
+        found = gather_objects(self.progress.bad_images)
+        bad = self.progress.bad_images = sorted({name for names in found for name in names})
+        if is_main() and len(bad) > self.bad_images_told:
+            print(f"images that cannot be read so far: {len(bad)}, {bad[0]} first; others take their place (run.json)")
+        self.bad_images_told = len(bad)
 
 
 def pretrain(run: TrainingRun) -> Path:
@@ -82,13 +92,13 @@ def pretrain(run: TrainingRun) -> Path:
     while progress.epoch < recipe.epochs:
         bar.set_description(f"epoch {progress.epoch + 1}/{recipe.epochs}")
         metrics = train_epoch(training, bar) | _monitored(training)
+        training.share_bad_images()
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         # The checkpoint comes last: a run that is killed before it does the epoch's end again, one killed after it
         # has nothing left to do there.
         if log is not None:
             log.write(metrics)
-            seconds, epochs = progress.seconds, progress.epoch
-            write_run_record(run, training.plan, data=training.data, code=code, epochs_done=epochs, seconds=seconds)
+            write_run_record(run, training.plan, progress, data=training.data, code=code)
         is_kept = progress.epoch == recipe.epochs or (run.keep_every and progress.epoch % run.keep_every == 0)
         training.save(number=progress.epoch if is_kept else None)
     bar.close()
@@ -98,11 +108,18 @@ def pretrain(run: TrainingRun) -> Path:
 
 
 def _prepare(run: TrainingRun) -> Training:
-    paths = training_images(run.data)
-    plan = make_plan(run, num_images=len(paths))
+    images = training_images(run.data)
+    plan = make_plan(run, num_images=len(images))
     monitor = make_monitor(run.knn_data or run.data) if run.knn_every else None
-    loader, batches = make_loader(paths, run.recipe, seed=run.seed, num_workers=run.num_workers)
-    data = {"images": len(paths), "list_sha256": list_sha256(run.data / "train", paths)}
+    loader, batches = make_loader(
+        images,
+        run.recipe,
+        seed=run.seed,
+        num_workers=run.num_workers,
+        views_on_device=run.device.type != "cpu",
+        skip_bad=run.on_bad_image == "skip",
+    )
+    data = images.identity()
     model, optimizer = make_model(run)
     progress = _resume(run, data, model, optimizer)
     _require_one_start(run, data, progress)
@@ -118,38 +135,12 @@ def _monitored(training: Training) -> dict[str, float]:
     if training.monitor is None or (epochs % run.knn_every and epochs < run.recipe.epochs):
         return {}
     started = time.monotonic()
-    found = training.monitor.measure(run, training.model.encoder_q)
+    found = training.monitor.measure(run, training.model.get_submodule("encoder_q"))
     progress.seconds += time.monotonic() - started
     return found
 
 
-def make_model(run: TrainingRun) -> tuple[MoCo, torch.optim.SGD]:
-    """The model as the seed initialises it, the same on every process, on the run's device, with its optimizer."""
-    recipe = run.recipe
-    seed_everything(derive_seed(run.seed, "initialisation"))
-    model = MoCo(
-        arch=recipe.arch,
-        mlp=recipe.mlp,
-        dim=recipe.dim,
-        queue_size=recipe.queue_size,
-        key_momentum=recipe.key_momentum,
-        temperature=recipe.temperature,
-        bn_groups=recipe.bn_groups // world_size(),
-        zero_init_residual=recipe.zero_init_residual,
-    )
-    model = model.to(run.device).to(memory_format=torch.channels_last).train()
-    # All parameters, the key encoder's too, as in the authors' code: those without a gradient are never stepped,
-    # and the optimizer's state keeps the authors' numbering.
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
-    return model, optimizer
-
-
-def _resume(run: TrainingRun, data: dict[str, Any], model: MoCo, optimizer: torch.optim.Optimizer) -> Progress:
+def _resume(run: TrainingRun, data: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Load what `run.resume` asks for; return how far that is."""
     last = last_checkpoint(run.out)
     if run.resume == "never" and last:
@@ -197,10 +188,12 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
     normalise = make_normaliser(run)
     training.batches.epoch, training.batches.first = progress.epoch, progress.step
     before = time.monotonic()
-    for views in training.loader:
+    for batch in training.loader:
         loaded = time.monotonic()
-        if isinstance(views, UserError):
-            raise views
+        if isinstance(batch, UserError):
+            raise batch
+        progress.bad_images += batch.bad_images
+        views = batch.finish(run.recipe, run.device)
         values = train_step(run, training.model, training.optimizer, normalise, views, progress)
         now = time.monotonic()
         values |= {"waited": loaded - before, "seconds": now - before}

@@ -12,7 +12,7 @@ import torch
 from processes import in_processes
 from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, make_tiny_encoder, run_tiny
 
-import pretrain.data
+import pretrain.images
 import pretrain.step
 from mocobench.runtime.errors import UserError
 from pretrain.train import pretrain as run_pretraining
@@ -29,7 +29,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain.moco.make_encoder", make_tiny_encoder)
+    monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_a_run_goes_on_without_loading_what_it_has_seen(
         read.append(path)
         return original(path)
 
-    original = pretrain.data.read_rgb
-    monkeypatch.setattr("pretrain.data.read_rgb", read_rgb)
+    original = pretrain.images.read_rgb
+    monkeypatch.setattr("pretrain.images.read_rgb", read_rgb)
     run_pretraining(make_run(pictures, out, **SETTINGS))
     assert len(read) == (EPOCHS * STEPS - 4) * 4
 
