@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import atomic_file
-from pretrain.moco import MoCo
 from pretrain.run import Progress, TrainingRun, describe
 
 PREFIX = "module."  # the authors' code saves the state of DistributedDataParallel
@@ -26,7 +26,7 @@ def save_checkpoint(
     *,
     data: dict[str, Any],
     progress: Progress,
-    model: MoCo,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     number: int | None = None,
 ) -> None:
@@ -96,7 +96,7 @@ def remove_halves(out: Path) -> None:
 
 
 def load_checkpoint(
-    path: Path, run: TrainingRun, *, data: dict[str, Any], model: MoCo, optimizer: torch.optim.Optimizer
+    path: Path, run: TrainingRun, *, data: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Progress:
     """Restore a run in place and return how far it is.
 

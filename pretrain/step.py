@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from mocobench.runtime.device import autocast
 from mocobench.runtime.distributed import (
@@ -15,13 +16,13 @@ from mocobench.runtime.distributed import (
 )
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import torch_generator
-from pretrain.moco import MoCo, contrastive_loss
+from pretrain.moco import contrastive_loss
 from pretrain.run import Progress, TrainingRun
 
 
 def train_step(
     run: TrainingRun,
-    model: MoCo,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     normalise: Callable[[torch.Tensor], torch.Tensor],
     views: torch.Tensor,
@@ -44,7 +45,8 @@ def train_step(
     shuffle = torch.randperm(len(views) * world_size(), generator=generator).to(run.device)
     with autocast(run.device, run.precision):
         logits, q = model(normalise(views[:, 0]), normalise(views[:, 1]), shuffle)
-    loss = contrastive_loss(logits)
+    # A method may have several queries per image; an image's loss is the sum over them.
+    loss = contrastive_loss(logits) * (len(logits) / len(views))
     seen = logits.detach()
     accuracy = 100 * (seen.argmax(dim=1) == 0).float().mean()
     cosines = (run.recipe.temperature * part.mean() for part in (seen[:, 0], seen[:, 1:]))
@@ -56,7 +58,7 @@ def train_step(
         )
     optimizer.zero_grad()
     (loss / world_size()).backward()
-    sum_gradients(model.encoder_q.parameters())
+    sum_gradients(parameter for parameter in model.parameters() if parameter.requires_grad)
     optimizer.step()
     average_over_ranks([buffer for name, buffer in model.named_buffers() if ".running_" in name])
     spread = gather_tensors(q).std(dim=0).mean() * q.shape[1] ** 0.5

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 
-import pytest
 import torch
 from torch import nn
 
@@ -14,11 +13,10 @@ GROUPS, MOMENTUM, TEMPERATURE = 2, 0.9, 0.2
 RATE, SGD_MOMENTUM, DECAY = 0.1, 0.9, 1e-4
 
 
-def make_tiny_encoder(arch: str, *, dim: int, mlp: bool, bn_groups: int, zero_init_residual: bool) -> nn.Module:
-    del arch, mlp, zero_init_residual
-    layers = {"conv1": nn.Conv2d(3, 5, 3, stride=2), "bn1": GroupedBatchNorm2d(5, num_groups=bn_groups)}
+def make_tiny_encoder() -> nn.Module:
+    layers = {"conv1": nn.Conv2d(3, 5, 3, stride=2), "bn1": GroupedBatchNorm2d(5, num_groups=GROUPS)}
     return nn.Sequential(
-        OrderedDict(layers, relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(5, dim))
+        OrderedDict(layers, relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(5, C))
     )
 
 
@@ -80,17 +78,14 @@ def assert_near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     torch.testing.assert_close(ours.detach(), theirs, rtol=1e-9, atol=1e-10)
 
 
-def test_seven_steps_equal_the_algorithm_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain.moco.make_encoder", make_tiny_encoder)
+def test_seven_steps_equal_the_algorithm_written_out() -> None:
     torch.manual_seed(0)
     model = MoCo(
-        arch="tiny",
-        mlp=False,
+        make_tiny_encoder,
         dim=C,
         queue_size=K,
         key_momentum=MOMENTUM,
         temperature=TEMPERATURE,
-        bn_groups=GROUPS,
     ).double()
     plain = PlainMoCo(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=SGD_MOMENTUM, weight_decay=DECAY)

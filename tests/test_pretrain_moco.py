@@ -1,6 +1,7 @@
 """MoCo against answers worked out by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,13 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from pretrain.batch_norm import GroupedBatchNorm2d
-from pretrain.moco import MoCo, contrastive_loss, make_encoder
+from pretrain.encoder import make_encoder
+from pretrain.moco import MoCo, contrastive_loss
 
 
 @pytest.fixture
 def model() -> MoCo:
     torch.manual_seed(0)
-    return MoCo(arch="resnet18", mlp=True, dim=8, queue_size=10, key_momentum=0.9, temperature=0.2, bn_groups=2)
+    encoder = partial(make_encoder, "resnet18", dim=8, mlp=True, bn_groups=2, zero_init_residual=False)
+    return MoCo(encoder, dim=8, queue_size=10, key_momentum=0.9, temperature=0.2)
 
 
 def test_loss_by_hand() -> None:
@@ -27,6 +30,17 @@ def test_heads() -> None:
     assert isinstance(make_encoder("resnet18", dim=8, mlp=False, bn_groups=1, zero_init_residual=False).fc, nn.Linear)
     head = make_encoder("resnet50", dim=8, mlp=True, bn_groups=1, zero_init_residual=False).fc
     assert [tuple(p.shape) for p in head.parameters()] == [(2048, 2048), (2048,), (8, 2048), (8,)]
+
+
+def test_the_stem_for_small_pictures() -> None:
+    encoder = make_encoder("resnet18", dim=8, mlp=False, bn_groups=1, zero_init_residual=False, stem="3x3")
+    assert encoder.conv1.weight.shape == (64, 3, 3, 3)
+    sizes = []
+    encoder.layer1.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
+    assert encoder(torch.randn(2, 3, 32, 32)).shape == (2, 8)
+    assert sizes == [(2, 64, 32, 32)]  # neither the convolution nor a pooling has made it smaller
+    canonical = make_encoder("resnet18", dim=8, mlp=False, bn_groups=1, zero_init_residual=False)
+    assert encoder.state_dict().keys() == canonical.state_dict().keys()
 
 
 def test_key_encoder_starts_as_a_copy_without_gradient(model: MoCo) -> None:
@@ -86,6 +100,26 @@ def test_logits_against_a_plain_restatement_in_float64(model: MoCo) -> None:
     assert torch.allclose(logits, expected, atol=1e-9)
     assert torch.allclose(embedded, q, atol=1e-9)
     assert torch.allclose(model.queue[:, :4], k.T, atol=1e-9)  # enqueued after the logits were taken
+
+
+def test_symmetric_is_both_directions_one_below_the_other(model: MoCo) -> None:
+    """The authors' demo adds the losses of (a, b) and (b, a), taken with the same queue, and enqueues both keys."""
+    model = model.double().eval()
+    a, b = torch.randn(4, 3, 32, 32).double(), torch.randn(4, 3, 32, 32).double()
+    shuffle, queue = torch.tensor([2, 0, 3, 1]), model.queue.clone()
+    one_way, q_a = model(a, b, shuffle)
+    k_b = model.queue[:, :4].clone()
+    model.queue.copy_(queue)
+    other_way, q_b = model(b, a, shuffle)
+    k_a = model.queue[:, 4:8].clone()
+    model.queue.copy_(queue)
+    model.queue_ptr.zero_()
+    model.symmetric = True
+    logits, embedded = model(a, b, shuffle)
+    torch.testing.assert_close(logits, torch.cat([one_way, other_way]))
+    torch.testing.assert_close(embedded, torch.cat([q_a, q_b]))
+    torch.testing.assert_close(model.queue[:, :8], torch.cat([k_b, k_a], dim=1))
+    assert model.queue_ptr.item() == 8
 
 
 def test_batch_norm_sees_one_group_at_a_time() -> None:

@@ -60,7 +60,7 @@ def test_accuracy_by_hand(colours: Path, tmp_path: Path) -> None:
 def test_a_run_with_the_monitor_ends_as_one_without(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pretrain.moco.make_encoder", make_tiny_encoder)
+    monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
     pictures = draw_pictures(tmp_path / "pictures")
     without = pretrain(make_run(pictures, tmp_path / "without", differing={"epochs": 3}))
     watched = pretrain(make_run(pictures, tmp_path / "watched", differing={"epochs": 3}, knn_every=2, knn_data=colours))

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from mocobench.runtime.errors import UserError
-from pretrain.recipes import AUG_PLUS, AUG_V1, RECIPES, card, choose_recipe, customise
+from pretrain.recipes import AUG_CIFAR, AUG_PLUS, AUG_V1, RECIPES, card, choose_recipe, customise
 from pretrain.schedule import learning_rate
 
 
@@ -27,6 +27,20 @@ def test_rows_of_table_1(name, mlp, augmentation, cosine, epochs, temperature) -
     shared = (recipe.batch_size, recipe.learning_rate, recipe.momentum, recipe.weight_decay)
     assert shared == (256, 0.03, 0.9, 1e-4)
     assert (recipe.dim, recipe.queue_size, recipe.key_momentum, recipe.image_size) == (128, 65536, 0.999, 224)
+
+
+@pytest.mark.parametrize(("name", "symmetric"), [("moco-v2-cifar10", False), ("moco-v2-cifar10-symmetric", True)])
+def test_the_authors_cifar_demo(name, symmetric) -> None:
+    """The arguments that colab/moco_cifar10_demo.ipynb prints, and its transforms."""
+    recipe = RECIPES[name]
+    assert (recipe.arch, recipe.batch_size, recipe.bn_groups) == ("resnet18", 512, 8)
+    assert (recipe.cosine, recipe.epochs) == (True, 200)
+    assert (recipe.learning_rate, recipe.weight_decay) == (0.06, 5e-4)
+    assert (recipe.dim, recipe.queue_size, recipe.key_momentum, recipe.temperature) == (128, 4096, 0.99, 0.1)
+    assert (recipe.symmetric, recipe.mlp, recipe.stem, recipe.image_size) == (symmetric, False, "3x3", 32)
+    assert recipe.augmentation is AUG_CIFAR
+    assert AUG_CIFAR.order == ("crop", "flip", "jitter", "grayscale")
+    assert (AUG_CIFAR.crop_scale, AUG_CIFAR.blur_probability) == ((0.08, 1.0), 0.0)
 
 
 def test_step_schedule_by_hand() -> None:

@@ -22,7 +22,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain.moco.make_encoder", make_tiny_encoder)
+    monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
 
 
 def test_writes_the_authors_layout_and_records(images: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from mocobench.runtime.errors import UserError
 from pretrain.checkpoint import LAST, save_checkpoint
+from pretrain.methods import make_model
 from pretrain.run import Progress
-from pretrain.train import make_model
 from tests.tiny_pretraining import make_run
 from transfer import load as load_module
 from transfer.backbone import ARCHS, IMAGENET_RGB, expected_shapes
@@ -89,6 +89,13 @@ def test_reads_what_pretrain_writes(tmp_path: Path) -> None:
         assert name.startswith("fc.") or torch.equal(backbone.tensors[name], tensor), name
     reasons = {"projection head", "key encoder", "queue of keys", "optimizer state"}
     assert set(loaded.found.dropped.values()) == reasons
+
+
+def test_the_stem_for_small_pictures_is_refused_by_name(tmp_path: Path, moco_content: MocoContent) -> None:
+    content = moco_content()
+    content["state_dict"]["module.encoder_q.conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    with pytest.raises(UserError, match=r"expected a ResNet with the 7x7 stem .*, found the 3x3 stem .* --knn-every"):
+        load_backbone(saved(tmp_path / "f", content))
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "model"])

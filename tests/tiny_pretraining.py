@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 import pretrain.checkpoint
-import pretrain.moco
+import pretrain.methods
 import pretrain.train
 from pretrain.batch_norm import GroupedBatchNorm2d
 from pretrain.recipes import RECIPES, customise
@@ -32,8 +32,8 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def make_tiny_encoder(arch: str, *, dim: int, mlp: bool, bn_groups: int, zero_init_residual: bool) -> nn.Module:
-    del arch, mlp, zero_init_residual
+def make_tiny_encoder(arch: str, *, dim: int, bn_groups: int, **others: Any) -> nn.Module:
+    del arch, others
     layers = {"conv1": nn.Conv2d(3, 8, 3, stride=2), "bn1": GroupedBatchNorm2d(8, num_groups=bn_groups)}
     return nn.Sequential(
         OrderedDict(layers, relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(8, dim))
@@ -72,7 +72,7 @@ def run_tiny(data: Path, out: Path, *, kill: tuple[str, float] | None = None, **
     `kill` is ("step", n): SIGKILL before step n of this process; ("write", n): when half of its n-th checkpoint is
     written; or ("seconds", t): t seconds after its first step began. Steps and checkpoints count from 1.
     """
-    pretrain.moco.make_encoder = make_tiny_encoder
+    pretrain.methods.make_encoder = make_tiny_encoder
     if kill is not None:
         _die(*kill)
     return run_pretraining(make_run(data, out, **changes)).name

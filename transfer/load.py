@@ -69,6 +69,7 @@ def load(path: Path, *, source: str = "auto") -> Loaded:
         format_name, module = choose_source(content, path, source)
         found = module.read(content, path)
         tensors = _canonical_tensors(found, path)
+        _refuse_small_stem(tensors, path)
         arch = _deduce_arch(tensors, found, path)
         check_tensors(arch, tensors, str(path))
         provenance = found.provenance
@@ -144,6 +145,16 @@ def _canonical_tensors(found: Found, path: Path) -> dict[str, torch.Tensor]:
         twice = [name for name, count in Counter(found.canonical.values()).items() if count > 1]
         raise UserError(f"{path}: expected each tensor once, found {', '.join(twice[:3])} under two names")
     return tensors
+
+
+def _refuse_small_stem(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """A canonical ResNet has one stem; with another, benchmarks and formats would use the weights wrongly."""
+    stem = tensors.get("conv1.weight")
+    if stem is not None and tuple(stem.shape[2:]) == (3, 3):
+        raise UserError(
+            f"{path}: expected a ResNet with the 7x7 stem that detectors and other formats know, found the 3x3 stem "
+            "for pictures of 32 pixels; such a network is measured while it is pretrained, with --knn-every"
+        )
 
 
 def _deduce_arch(tensors: dict[str, torch.Tensor], found: Found, path: Path) -> str:

@@ -1,0 +1,59 @@
+"""The methods by name, and the model and optimizer that a run asks for.
+
+Every method is a module with an `encoder_q`, the backbone to be, and
+`forward(queries, keys, shuffle) -> (logits, embeddings)`, see `pretrain.moco.MoCo.forward`: one row of logits per
+query with its positive in column 0, and the normalised embeddings of those queries.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from mocobench.runtime.distributed import world_size
+from mocobench.runtime.seeds import derive_seed, seed_everything
+from pretrain.encoder import make_encoder
+from pretrain.moco import MoCo
+from pretrain.recipes import Recipe
+from pretrain.run import TrainingRun
+
+
+def _make_moco(recipe: Recipe, encoder: Callable[[], nn.Module]) -> nn.Module:
+    return MoCo(
+        encoder,
+        dim=recipe.dim,
+        queue_size=recipe.queue_size,
+        key_momentum=recipe.key_momentum,
+        temperature=recipe.temperature,
+        symmetric=recipe.symmetric,
+    )
+
+
+METHODS = {"moco": _make_moco}
+
+
+def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The model as the seed initialises it, the same on every process, on the run's device, with its optimizer."""
+    recipe = run.recipe
+    seed_everything(derive_seed(run.seed, "initialisation"))
+    encoder = partial(
+        make_encoder,
+        recipe.arch,
+        dim=recipe.dim,
+        mlp=recipe.mlp,
+        bn_groups=recipe.bn_groups // world_size(),
+        zero_init_residual=recipe.zero_init_residual,
+        stem=recipe.stem,
+    )
+    model = METHODS[recipe.method](recipe, encoder)
+    model = model.to(run.device).to(memory_format=torch.channels_last).train()
+    # All parameters, the key encoder's too, as in the authors' code: those without a gradient are never stepped,
+    # and the optimizer's state keeps the authors' numbering.
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    return model, optimizer
