@@ -3,7 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from mocobench.runtime.errors import UserError
@@ -12,23 +14,40 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".ti
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Decode an image file to 8-bit RGB, upright.
+    """Decode an image file to 8-bit RGB, upright: see `decode_rgb`."""
+    return decode_rgb(path, name=str(path))
 
-    Grayscale, palette, RGBA and CMYK files are converted; an EXIF orientation is applied.
+
+def decode_rgb(file: Path | BinaryIO, *, name: str) -> Image.Image:
+    """Decode an image to 8-bit RGB, upright; `name` is what an error calls it.
+
+    Grayscale, palette, RGBA, CMYK and 16-bit images are converted; an EXIF orientation is applied.
 
     Raises:
         UserError: the file is missing or is not a whole image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
-        raise UserError(f"{path}: expected an image, found no such file") from None
+        raise UserError(f"{name}: expected an image, found no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{path}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
+            f"{name}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
         ) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    # 16-bit gray; PIL would cut it off at 255, which leaves it white. The high byte is what PIL keeps of 16-bit colour.
+    levels = np.asarray(image)
+    if levels.min() < 0 or levels.max() >= 2**16:
+        raise ValueError("32-bit pixels")
+    return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,98 @@
+"""Every kind of image file comes out as upright 8-bit RGB; what cannot be decoded is one line with its name."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import decode_rgb, read_rgb
+
+RED, DARK = (255, 0, 0), (40, 40, 40)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    file.seek(0)
+    return file
+
+
+def pixel(file: io.BytesIO) -> tuple[int, int, int]:
+    image = decode_rgb(file, name="x")
+    assert (image.mode, image.size) == ("RGB", (8, 8))
+    value = image.getpixel((3, 3))
+    assert isinstance(value, tuple)
+    return value
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_grayscale_has_three_equal_channels(format: str) -> None:
+    assert pixel(encoded(Image.new("L", (8, 8), 40), format)) == DARK
+    assert pixel(encoded(Image.new("1", (8, 8), 1))) == (255, 255, 255)
+
+
+def test_palette_gives_the_colours_it_stands_for() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, *RED])
+    for format in ("PNG", "GIF"):
+        assert pixel(encoded(image, format)) == RED
+
+
+def test_transparency_is_dropped() -> None:
+    assert pixel(encoded(Image.new("RGBA", (8, 8), (*RED, 0)))) == RED
+    assert pixel(encoded(Image.new("LA", (8, 8), (40, 128)))) == DARK
+
+
+def test_cmyk_is_converted() -> None:
+    assert pixel(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)) == RED
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_high_byte(format: str) -> None:
+    """PIL's own conversion cuts off at 255: all but the darkest would be white."""
+    image = Image.fromarray(np.full((8, 8), 40 * 256 + 255, dtype=np.uint16))
+    assert pixel(encoded(image, format)) == DARK
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    """The stored picture of each orientation, made by the inverse of what EXIF says a viewer has to do."""
+    upright = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
+    turn = Image.Transpose
+    inverse = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_90,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_270,
+    }
+    stored = upright.transpose(inverse[orientation]) if orientation in inverse else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    read = decode_rgb(encoded(stored, exif=exif), name="x")
+    assert np.array_equal(np.asarray(read), np.asarray(upright))
+
+
+@pytest.mark.parametrize(
+    ("levels", "found"),
+    [(np.full((8, 8), 0.5, np.float32), "floating-point"), (np.full((8, 8), -1, np.int32), "32-bit")],
+)
+def test_pixels_of_unknown_range_are_refused(levels: np.ndarray, found: str) -> None:
+    with pytest.raises(UserError, match=rf"^x: expected an image that can be decoded, found {found} pixels; replace"):
+        decode_rgb(encoded(Image.fromarray(levels), "TIFF"), name="x")
+
+
+def test_what_is_no_whole_image_is_named(tmp_path: Path) -> None:
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))).getvalue()
+    for content in (b"", b"<html>not found</html>", whole[:-500]):
+        path = tmp_path / "a.png"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"^\S+/a\.png: expected an image that can be decoded, found [^\n]+$"):
+            read_rgb(path)
+    with pytest.raises(UserError, match=r"^\S+/b\.png: expected an image, found no such file$"):
+        read_rgb(tmp_path / "b.png")
