@@ -14,6 +14,7 @@ from torch import nn
 from mocobench.runtime.distributed import world_size
 from mocobench.runtime.seeds import derive_seed, seed_everything
 from pretrain.encoder import make_encoder
+from pretrain.end_to_end import EndToEnd
 from pretrain.moco import MoCo
 from pretrain.recipes import Recipe
 from pretrain.run import TrainingRun
@@ -30,7 +31,11 @@ def _make_moco(recipe: Recipe, encoder: Callable[[], nn.Module]) -> nn.Module:
     )
 
 
-METHODS = {"moco": _make_moco}
+def _make_end_to_end(recipe: Recipe, encoder: Callable[[], nn.Module]) -> nn.Module:
+    return EndToEnd(encoder, temperature=recipe.temperature)
+
+
+METHODS = {"moco": _make_moco, "end-to-end": _make_end_to_end}
 
 
 def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:

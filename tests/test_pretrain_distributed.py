@@ -22,10 +22,10 @@ def pictures(tmp_path: Path) -> Path:
     return draw_pictures(tmp_path / "pictures", 26)
 
 
-def run_in(count: int, data: Path, out: Path, groups: int, **changes) -> dict:
+def run_in(count: int, data: Path, out: Path, groups: int, **differing) -> dict:
     """The last checkpoint of a run of 21 steps, 3 an epoch; the queue of 21 wraps around within batches of 8."""
-    differing = {"epochs": 7, "batch_size": 8, "queue_size": 21, "bn_groups": groups, "learning_rate": 0.3}
-    answers = in_processes(count, run_tiny, data, out, differing=differing, **changes)
+    settings = {"epochs": 7, "batch_size": 8, "queue_size": 21, "bn_groups": groups, "learning_rate": 0.3}
+    answers = in_processes(count, run_tiny, data, out, differing=settings | differing)
     assert answers == [(0, "checkpoint_last.pth.tar")] * count
     return load(out / "checkpoint_last.pth.tar")
 
@@ -53,6 +53,13 @@ def test_processes_equal_one_process_with_as_many_groups(pictures: Path, tmp_pat
     assert len(losses(tmp_path / "one")) == 7
     # Not for want of any movement: with other groups the same run ends elsewhere.
     assert largest_difference(one, run_in(1, pictures, tmp_path / "other", 1)) > 0.01
+
+
+@pytest.mark.parametrize("differing", [{"method": "end-to-end"}, {"symmetric": True}], ids=str)
+def test_two_processes_equal_one_whatever_the_method(pictures: Path, tmp_path: Path, differing: dict) -> None:
+    one = run_in(1, pictures, tmp_path / "one", 2, **differing)
+    assert largest_difference(one, run_in(2, pictures, tmp_path / "two", 2, **differing)) < 1e-4
+    assert largest_difference(one, run_in(1, pictures, tmp_path / "other", 1, **differing)) > 0.01
 
 
 def test_two_processes_share_four_groups(pictures: Path, tmp_path: Path) -> None:

@@ -132,6 +132,24 @@ def gather_tensors(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
+def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    """As `gather_tensors`; a rank's own tensor gets the gradients of what all ranks have computed from it, summed."""
+    gathered: torch.Tensor = _GatherWithGradient.apply(tensor) if world_size() > 1 else tensor
+    return gathered
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
+        del context
+        return gather_tensors(tensor)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        del context
+        return own_part(sum_over_ranks(gradient.contiguous().clone()))
+
+
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part (n, ...) of a tensor (ranks * n, ...): what `gather_tensors` puts together, taken apart."""
     size = len(tensor) // world_size()
