@@ -106,6 +106,15 @@ def read_result(path: Path) -> Result:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RecordError(f"{path}: expected a result record in JSON, found {error}; remove or rerun it") from error
+    return build_result(record, path)
+
+
+def build_result(record: Any, path: Path) -> Result:
+    """The record that a file's JSON holds; `path` is for the message.
+
+    Raises:
+        RecordError: another schema, a missing or unknown field, or a metric that is not a finite number.
+    """
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise RecordError(f"{path}: expected a result record of schema {SCHEMA}, found {found!r}; remove or rerun it")

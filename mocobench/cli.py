@@ -66,6 +66,7 @@ def build_parser(argv: list[str]) -> Parser:
         add(commands, common)
     _add_bench(commands, common, argv)
     _add_report(commands, common)
+    _add_published(commands, common)
     return parser
 
 
@@ -137,7 +138,13 @@ RECIPE_FLAGS = {
 def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = _command(commands, common, "pretrain", "train a backbone with MoCo from a folder of images", _pretrain)
     parser.add_argument("--recipe", required=True, metavar="NAME", help="see `mocobench recipes`")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder that holds train/ with images")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR|SHARDS",
+        help="folder with images or .tar shards in train/, or '{0..9}.tar'",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="checkpoints, metrics.jsonl, run.json")
     settings = parser.add_argument_group("settings of the recipe (each overrides its value)")
     for name, kind in RECIPE_FLAGS.items():
@@ -337,27 +344,60 @@ def _bench(args: argparse.Namespace) -> None:
 def _add_report(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = _command(commands, common, "report", "tables of results beside the published numbers", _report)
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS_DIR")
-    parser.add_argument("--format", default="markdown", help="markdown")
+    parser.add_argument("--format", default="markdown", metavar="markdown|latex|csv|html", help="(markdown)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="(standard output)")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="fail unless FILE holds this report; write nothing")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw pictures there, as SVG and PNG")
     parser.add_argument("--curves", type=Path, metavar="FILE", help="draw the training curves too, as a PNG")
 
 
 def _report(args: argparse.Namespace) -> None:
     from mocobench.runtime.files import atomic_file, write_text
     from reports.collect import collect_results
-    from reports.curves import draw_curves
-    from reports.report import build_report
+    from reports.report import check_format, check_report, draw_report_pictures, render_report
 
-    text = build_report(args.results, format=args.format)
+    check_format(args.format)
+    collection = collect_results(args.results)
+    if collection.left_out:
+        print(f"warning: {len(collection.left_out)} files are no whole records; the report lists them", file=sys.stderr)
+    is_drawn = args.pictures is not None or args.format == "html"
+    pictures = draw_report_pictures(collection, args.results, folder=args.pictures, out=args.out) if is_drawn else ()
+    text = render_report(collection, format=args.format, pictures=pictures)
+    if args.check is not None:
+        check_report(text, args.check)
+        print(f"{args.check} holds the report of these records")
+        return
+    for picture in pictures if args.pictures else ():
+        for ending, content in (("svg", picture.svg), ("png", picture.png)):
+            with atomic_file(args.pictures / f"{picture.name}.{ending}") as path:
+                path.write_bytes(content)
     if args.curves is not None:
-        picture = draw_curves(collect_results(args.results))
+        from reports.curves import draw_curves
+
         with atomic_file(args.curves) as path:
-            path.write_bytes(picture)
+            path.write_bytes(draw_curves(collection.results))
     if args.out is None:
         print(text, end="")
     else:
         write_text(args.out, text)
         print(f"wrote {args.out}")
+
+
+def _add_published(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = _command(commands, common, "published", "list and cite the published numbers", _published)
+    parser.add_argument("--protocol", default="", metavar="ID|TASK", help="(all)")
+    parser.add_argument("--method", default="", metavar="NAME", help="(all)")
+    parser.add_argument("--source", default="", metavar="NAME", help="(all)")
+    parser.add_argument("--checked", default="", metavar="original|transcription|unchecked", help="(all)")
+    parser.add_argument("--disagreements", action="store_true", help="only what two sources print differently")
+    parser.add_argument("--format", default="markdown", metavar="markdown|latex|csv|html|bibtex", help="(markdown)")
+
+
+def _published(args: argparse.Namespace) -> None:
+    from reports.catalogue import Wanted, list_published
+
+    wanted = Wanted(args.protocol, args.method, args.source, args.checked, args.disagreements)
+    print(list_published(wanted, format=args.format), end="")
 
 
 def command_of(args: argparse.Namespace) -> tuple[str, ...]:

@@ -1,54 +1,115 @@
-"""Result records from folders: every JSON file that says it is one, each content once, in a fixed order."""
+"""Result records from folders: every JSON file that says it is one, each content once, in a fixed order.
 
+What cannot be read is not lost: it is listed with its reason.
+"""
+
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import RecordError, Result, read_result
+from benchmarks.result import RecordError, Result, build_result
 
 # What makes a JSON file a result record; conversions, pretraining runs and data sets keep other JSON beside them.
 MARKS = ("task", "schema")
+# Of a record's details, those that a report reads. The others are its bulk, and thousands of records are in memory.
+KEPT_DETAILS = ("loss_curve", "curve", "best_epoch", "plan", "batch_norm")
 
 
-def collect_results(folders: Sequence[Path]) -> tuple[Result, ...]:
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is in no table, by its folder's name and its place there, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The records below some folders, and the files that look like records but are not in `results`."""
+
+    results: tuple[Result, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def collect_results(folders: Sequence[Path]) -> Collection:
     """The records below the folders, without copies of one another.
 
     Raises:
-        RecordError: a folder is missing or holds no record, or a JSON file is broken; the message names it.
+        RecordError: a folder is missing or cannot be read, or no file in them is a whole record.
     """
     found: dict[str, Result] = {}
+    files: dict[str, str] = {}
+    left_out = []
     for folder in folders:
-        for result in _read_folder(folder):
-            found.setdefault(result.to_json(), result)
-    return tuple(sorted(found.values(), key=_order))
+        for path in _json_files(folder):
+            name = f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}"
+            try:
+                content = _read(path)
+                if not _is_record(content):
+                    continue
+                result = _to_result(content, path)
+            except RecordError as error:
+                left_out.append(LeftOut(name, str(error).removeprefix(f"{path}: ")))
+                continue
+            digest = _digest(content)
+            if found.setdefault(digest, result) is not result:
+                left_out.append(LeftOut(name, f"a copy of {files[digest]}"))
+            files.setdefault(digest, name)
+    if not found:
+        raise RecordError(_nothing_found(folders, left_out))
+    ordered = sorted(found.items(), key=_order)
+    return Collection(tuple(result for _, result in ordered), tuple(sorted(left_out, key=lambda one: one.file)))
 
 
-def _read_folder(folder: Path) -> list[Result]:
+def _json_files(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "nothing"
         raise RecordError(f"{folder}: expected a folder of result records, found {kind}; give the folder's name")
-    paths = [path for path in sorted(folder.rglob("*.json")) if path.is_file() and _is_record(path)]
-    if not paths:
-        raise RecordError(f"{folder}: expected result records (*.json), found none; run `mocobench bench` first")
-    results = []
-    for path in paths:
-        result = read_result(path)
-        _check_types(result, path)
-        results.append(result)
-    return results
-
-
-def _is_record(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        next(folder.iterdir(), None)
+    except OSError as error:
+        raise RecordError(f"{folder}: expected a folder that can be read, found {error.strerror}") from error
+    return (path for path in sorted(folder.rglob("*.json")) if path.is_file())
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: expected JSON, found {_one_line(error)}; remove or rerun it") from error
+
+
+def _is_record(content: Any) -> bool:
     return isinstance(content, dict) and all(mark in content for mark in MARKS)
 
 
+def _to_result(content: dict[str, Any], path: Path) -> Result:
+    details = content.get("details")
+    if isinstance(details, dict):
+        content = {**content, "details": {name: details[name] for name in KEPT_DETAILS if name in details}}
+    result = build_result(content, path)
+    _check_types(result, path)
+    return result
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _nothing_found(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
+    places = ", ".join(str(folder) for folder in folders)
+    if not left_out:
+        return f"{places}: expected result records (*.json), found none; run `mocobench bench` first"
+    first, more = left_out[0], len(left_out) - 1
+    others = f" (and {more} more files)" if more else ""
+    return f"{places}: expected a whole result record, found none; {first.file}: {first.reason}{others}"
+
+
 def _check_types(result: Result, path: Path) -> None:
-    """The record's fields are there (read_result saw to it); a table also relies on what they hold."""
+    """The record's fields are there (build_result saw to it); a table also relies on what they hold."""
     expected: list[tuple[str, Any, type | tuple[type, ...]]] = [
         ("task", result.task, str),
         ("protocol.id", result.protocol.id, str),
@@ -57,6 +118,7 @@ def _check_types(result: Result, path: Path) -> None:
         ("backbone.name", result.backbone.name, str),
         ("backbone.arch", result.backbone.arch, str),
         ("backbone.digest", result.backbone.digest, str),
+        ("backbone.input", result.backbone.input, dict),
         ("backbone.provenance", result.backbone.provenance, dict),
         ("seed", result.seed, int),
         ("engine", result.engine, dict),
@@ -68,6 +130,7 @@ def _check_types(result: Result, path: Path) -> None:
         ("wall_seconds", result.wall_seconds, (int, float)),
         ("peak_memory_bytes", result.peak_memory_bytes, dict),
         ("created", result.created, str),
+        ("details", result.details, dict),
     ]
     expected += [(f"protocol.differs[{i}]", item, str) for i, item in enumerate(result.protocol.differs)]
     expected += [(f"data.skipped[{i}]", item, str) for i, item in enumerate(result.data.skipped)]
@@ -81,8 +144,9 @@ def _check_types(result: Result, path: Path) -> None:
             raise RecordError(f"{path}: {field}: expected {wanted}, found {value!r}; remove or rerun it")
 
 
-def _order(result: Result) -> tuple[str, ...]:
-    return (result.task, result.protocol.base, result.data.name, result.created, result.to_json())
+def _order(item: tuple[str, Result]) -> tuple[str, ...]:
+    digest, result = item
+    return (result.task, result.protocol.base, result.data.name, result.created, digest)
 
 
 def _one_line(error: Exception) -> str:

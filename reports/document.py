@@ -1,41 +1,28 @@
 """The report as a sequence of blocks: which sections, in which order, under which headings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from benchmarks.result import Result
-from reports.notes import HASH_DIGITS, Note, published_notes, table_notes
-from reports.published import Published, Source
-from reports.tables import (
-    MARKS,
-    Table,
-    baselines_first,
+from reports.blocks import Block, Heading, Note, Notes, Paragraph, Picture
+from reports.cells import BEST, MARKS, SECOND
+from reports.citations import sources_of
+from reports.claims import load_claims
+from reports.collect import LeftOut
+from reports.labels import backbone_labels, backbone_notes
+from reports.notes import published_notes, table_notes
+from reports.paper_tables import (
+    ablation_table,
     comparison_rows,
     comparison_table,
-    measured_table,
-    published_table,
-    summary_table,
+    rerun_rows,
+    table_1,
+    temperature_rows,
+    temperature_table,
 )
-from reports.trials import KINDS, Comparable, backbone_key, is_random
-
-
-@dataclass(frozen=True)
-class Heading:
-    level: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    text: str
-
-
-@dataclass(frozen=True)
-class Notes:
-    items: tuple[Note, ...]
-
-
-Block = Heading | Paragraph | Table | Notes
+from reports.published import Published, Source
+from reports.tables import baselines_first, measured_table, published_table, summary_table
+from reports.trials import KINDS, Comparable
+from reports.verdicts import judge, verdict_table
 
 SECTIONS = {
     "imagenet-linear": "Linear classification",
@@ -52,37 +39,34 @@ TWO_RULES = (
     "MoCo v2's Table 2 quotes SimCLR under the linear rule; the square-root rule, from SimCLR's Table B.1, "
     "is better for small batches. The two methods are probed under different protocols."
 )
+RERUN = "SimCLR's own paper has no detection; these numbers are SimSiam's, of its own re-runs of every other method"
+LEFT_OUT_SHOWN = 50
 
 
-def build_document(tables: Sequence[Comparable], published: Sequence[Published]) -> tuple[Block, ...]:
-    """All blocks of the report on these tables, in order: a section per task, the summary, the legend."""
+def build_document(
+    tables: Sequence[Comparable],
+    published: Sequence[Published],
+    *,
+    left_out: Sequence[LeftOut] = (),
+    pictures: Sequence[Picture] = (),
+) -> tuple[Block, ...]:
+    """All blocks of the report on these tables, in order: a section per task, the paper's tables, claims, summary."""
     results = tuple(trial for table in tables for trial in table.trials)
     labels = backbone_labels(results)
     ordered = sorted(tables, key=_place)
+    tasks = tuple(dict.fromkeys(table.first.task for table in ordered))
     blocks: list[Block] = [Heading(1, "Transfer report"), Paragraph(_opening(results, labels))]
-    for task in dict.fromkeys(table.first.task for table in ordered):
+    for task in tasks:
         blocks += _task_section(task, ordered, published, labels)
+    blocks += _paper_section(tasks, ordered, published, labels)
+    verdicts = [judge(claim, tables, published) for claim in load_claims()]
+    blocks += [Heading(2, "Claims"), verdict_table(verdicts)]
     blocks += [Heading(2, "Summary: how well each backbone transfers"), summary_table(ordered, labels)]
-    blocks += [Notes(_columns_key(ordered)), Heading(2, "Backbones"), Notes(_backbone_notes(results, labels))]
+    blocks.append(Notes(_columns_key(ordered)))
+    if pictures:
+        blocks += [Heading(2, "Pictures"), *pictures]
+    blocks += [Heading(2, "Backbones"), Notes(backbone_notes(results, labels)), *_left_out_section(left_out)]
     return (*blocks, Heading(2, "How to read this"), Notes(_legend(_cited(ordered, published))))
-
-
-def backbone_labels(results: Sequence[Result]) -> dict[str, str]:
-    """A distinct name for every backbone: its own, with the digest's first digits where two would share it."""
-    keyed = sorted(results, key=lambda result: (is_random(result), result.backbone.name, result.backbone.digest))
-    names: dict[str, str] = {}
-    for result in keyed:
-        names.setdefault(backbone_key(result), "random" if is_random(result) else result.backbone.name or "unnamed")
-    archs = {result.backbone.arch for result in keyed if is_random(result)}
-    labels = {}
-    for result in keyed:
-        key = backbone_key(result)
-        name, shared = names[key], list(names.values()).count(names[key]) > 1
-        if is_random(result):
-            labels[key] = name if len(archs) == 1 else f"random {result.backbone.arch}"
-        else:
-            labels[key] = f"{name} ({result.backbone.digest[:8]})" if shared or name == "random" else name
-    return labels
 
 
 def _task_section(
@@ -92,19 +76,38 @@ def _task_section(
     for number, table in enumerate(tables, start=1):
         if table.first.task == task:
             beside = _published_beside(table, published)
-            blocks.append(Heading(3, f"T{number}. {_title(table)}"))
-            blocks += [measured_table(table, beside, labels), Notes(table_notes(table, beside, labels))]
+            notes = (*table_notes(table, published, labels), *published_notes(beside, published))
+            blocks += [Heading(3, f"T{number}. {_title(table)}"), measured_table(table, beside, labels), Notes(notes)]
     reference = _published_apart(task, tables, published)
     if reference:
         blocks.append(Heading(3, NOT_COMPARABLE))
     for protocol in dict.fromkeys(row.protocol for row in reference):
-        rows = [row for row in reference if row.protocol == protocol]
-        notes = (Note("Protocol", f"{protocol}, on the data the papers use"), *published_notes(rows))
-        blocks += [published_table(rows), Notes(notes)]
-    if task == "imagenet-linear":
-        blocks.append(Heading(3, "Published: MoCo v2 against SimCLR, with both of SimCLR's learning-rate rules"))
-        blocks += [comparison_table(published), Notes((Note("Beware", TWO_RULES),))]
+        blocks += published_blocks([row for row in reference if row.protocol == protocol], published)
     return blocks
+
+
+def published_blocks(rows: Sequence[Published], published: Sequence[Published], *notes: Note) -> list[Block]:
+    """The table of published rows of one protocol, with its notes; `published` are all that may disagree with them."""
+    protocol = Note("Protocol", f"{rows[0].protocol}, on the data the papers use")
+    return [published_table(rows), Notes((*notes, protocol, *published_notes(rows, published)))]
+
+
+def _paper_section(
+    tasks: Sequence[str], tables: Sequence[Comparable], published: Sequence[Published], labels: Mapping[str, str]
+) -> list[Block]:
+    """The tables of the MoCo v2 paper that have to do with the measured tasks."""
+    blocks: list[Block] = []
+    if {"imagenet-linear", "voc-detection"} & set(tasks):
+        blocks += [Heading(3, "Table 1: ablation"), ablation_table(published, tables, labels)]
+    if "imagenet-linear" in tasks:
+        blocks.append(Heading(3, "Table 2: MoCo v2 against SimCLR, with both of SimCLR's learning-rate rules"))
+        blocks += [comparison_table(published, tables, labels), Notes((Note("Beware", TWO_RULES),))]
+        blocks += [Heading(3, "Temperature: linear top-1 after 200 epochs"), temperature_table(published)]
+    for task in tasks:
+        for protocol, rows in rerun_rows(published, task).items():
+            blocks += [Heading(3, f"Transfer of other methods, re-run by SimSiam: {protocol}")]
+            blocks += published_blocks(rows, published, Note("Re-run", RERUN))
+    return [Heading(2, "The paper's tables"), *blocks] if blocks else []
 
 
 def _published_beside(table: Comparable, published: Sequence[Published]) -> list[Published]:
@@ -151,24 +154,14 @@ def _columns_key(tables: Sequence[Comparable]) -> tuple[Note, ...]:
     return tuple(Note(f"T{number}", _title(table)) for number, table in enumerate(tables, start=1))
 
 
-def _backbone_notes(results: Sequence[Result], labels: Mapping[str, str]) -> tuple[Note, ...]:
-    """Which weights each label stands for: arch, digest and what the records know of their history."""
-    notes = []
-    for key, label in labels.items():
-        own = [result for result in results if backbone_key(result) == key]
-        first = own[0].backbone
-        if is_random(own[0]):
-            notes.append(Note(label, f"{first.arch}, drawn at random, anew for each seed"))
-            continue
-        history = [
-            f"{name} {str(value)[:HASH_DIGITS] if name.endswith('sha256') else value}"
-            for name, value in first.provenance.items()
-            if isinstance(value, str | int | float)
-        ]
-        others = sorted({result.backbone.name for result in own} - {label, ""})
-        history += [f"in other records named {name}" for name in others if not label.startswith(name)]
-        notes.append(Note(label, "; ".join([f"{first.arch}, digest {first.digest[:HASH_DIGITS]}", *history])))
-    return tuple(notes)
+def _left_out_section(left_out: Sequence[LeftOut]) -> list[Block]:
+    """Files that look like records and are in no table: broken, of another version, or copies."""
+    if not left_out:
+        return []
+    notes = [Note(one.file, one.reason) for one in left_out[:LEFT_OUT_SHOWN]]
+    more = len(left_out) - len(notes)
+    notes += [Note("and", f"{more} more")] if more else []
+    return [Heading(2, "Records left out"), Notes(tuple(notes))]
 
 
 def _cited(tables: Sequence[Comparable], published: Sequence[Published]) -> tuple[Source, ...]:
@@ -176,24 +169,43 @@ def _cited(tables: Sequence[Comparable], published: Sequence[Published]) -> tupl
     rows = [row for table in tables for row in _published_beside(table, published)]
     tasks = {table.first.task for table in tables}
     rows += [row for task in tasks for row in _published_apart(task, tables, published)]
+    rows += [row for task in tasks for own in rerun_rows(published, task).values() for row in own]
+    if {"imagenet-linear", "voc-detection"} & tasks:
+        rows += table_1(published)
     if "imagenet-linear" in tasks:
-        rows += comparison_rows(published)
-    sources = {row.source.short: row.source for row in rows}
-    return tuple(sources[short] for short in sorted(sources))
+        rows += [*comparison_rows(published), *temperature_rows(published)]
+    return sources_of(rows)
 
 
 def _legend(cited: Sequence[Source]) -> tuple[Note, ...]:
+    return (
+        Note("Values", "percent; mean ± sample standard deviation (number of trials)"),
+        Note("Best", f"{BEST} best and {SECOND} second best of a table's measured rows"),
+        Note(
+            "− random",
+            "difference in points to the random backbone of the same protocol, data and seeds, "
+            "± half of Welch's 95 % interval; without it where a side has a single trial; custom rows have none",
+        ),
+        Note("Smoke", "a protocol sized for two CPU cores: it shows that the chain works, and has no published rows"),
+        Note("above random", "columns in which the mean is above the random backbone's: a sign, not a test"),
+        Note("Custom", "a protocol with a changed value or other data: never compared with a published row"),
+        Note(
+            "Claims",
+            "decided by one-sided tests at p <= 0.05 on runs of the paper's own protocol; the difference has Welch's "
+            "95 % interval; more trials: on each measured side, if difference and spread stay as seen",
+        ),
+        *published_legend(cited),
+    )
+
+
+def published_legend(cited: Sequence[Source]) -> tuple[Note, ...]:
+    """How to read published rows, and what the short names of these sources stand for."""
     marks = (
         f"{MARKS['original']} in the authors' own text or code; {MARKS['transcription']} in a transcription of it; "
         f"{MARKS['unchecked']} not checked; several marks: one per column, in order"
     )
     sources = "; ".join(f"{s.short} = {s.title}" + (f" (arXiv {s.arxiv})" if s.arxiv else "") for s in cited)
     return (
-        Note("Values", "percent; mean ± sample standard deviation over n trials, a bare value is a single trial"),
-        Note("− random", "difference in points to the random backbone of the same protocol, data and seeds"),
-        Note("Smoke", "a protocol sized for two CPU cores: it shows that the chain works, and has no published rows"),
-        Note("above random", "columns in which the mean is above the random backbone's: a sign, not a test"),
-        Note("Custom", "a protocol with a changed value or other data: never compared with a published row"),
         Note("Published rows", "ResNet-50; a width, such as 2x, is said where it is not 1x"),
         Note("source", "re-run by: measured again by others; printed by: in the text of others"),
         Note("read", f"where the published number was read: {marks}"),

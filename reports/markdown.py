@@ -4,8 +4,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from reports.document import Block, Heading, Notes, Paragraph
-from reports.tables import MEASURED, Row, Table
+from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table
 
 WIDTH = 110
 
@@ -35,6 +34,8 @@ def _render_block(block: Block) -> str:
         return _wrap(escape(block.text), "")
     if isinstance(block, Notes):
         return "\n".join(_wrap(f"- **{escape(note.label)}**: {escape(note.text)}", "  ") for note in block.items)
+    if isinstance(block, Picture):
+        return f"![{escape(block.caption)}]({block.place})"
     return _render_table(block)
 
 
@@ -44,19 +45,15 @@ def _wrap(text: str, indent: str) -> str:
 
 
 def _render_table(table: Table) -> str:
-    import pandas as pd  # takes most of a second, and only rendering needs it
+    import pandas as pd  # slow to load, and only rendering needs it
 
-    columns = ["", *(escape(column) for column in table.columns)]
-    frame = pd.DataFrame([_cells(row) for row in table.rows], columns=columns)
-    left, right = 1 + table.num_left_words, table.num_right_words
-    align = ["left"] * left + ["right"] * (len(columns) - left - right) + ["left"] * right
-    if not any(row.kind for row in table.rows):
-        frame, align = frame.drop(columns=""), align[1:]
+    lines = [[_cell(line, cell) for cell in line] for line in table.lines()]
+    frame = pd.DataFrame(lines, columns=[escape(head) for head in table.heads])
+    align = ["left" if is_words else "right" for is_words in table.are_words]
     return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
-def _cells(row: Row) -> list[str]:
-    cells = [escape(cell) for cell in (row.kind, *row.cells)]
-    if row.kind != MEASURED:
-        return cells
-    return [f"**{cell}**" if cell and cell != "–" else cell for cell in cells]
+def _cell(line: Sequence[str], text: str) -> str:
+    """A cell of a measured row is bold."""
+    is_bold = line[0] == MEASURED and text not in ("", "–")
+    return f"**{escape(text)}**" if is_bold else escape(text)

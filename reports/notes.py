@@ -1,43 +1,56 @@
 """What stands under a table: the protocol with every value, the data, how it was run, and what to beware of."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.result import DataIdentity
+from reports.blocks import Note
+from reports.cells import describe, engine_of, gain_value, measured_value, method_of, published_value, source_of
+from reports.diagnosis import diagnose
+from reports.disagreements import find_disagreements
 from reports.metrics import columns_of, title_of
 from reports.published import Published
-from reports.tables import describe, engine_of, measured_value, method_of, signed, source_of
 from reports.trials import Comparable, backbone_key, gains_over_random
 
 HASH_DIGITS = 12
 SKIPPED_SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Note:
-    """One labelled line under a table."""
-
-    label: str
-    text: str
-
-
 def table_notes(table: Comparable, published: Sequence[Published], labels: Mapping[str, str]) -> tuple[Note, ...]:
     """All notes of a measured table, the verdict against random first."""
-    notes = [*_random_notes(table, labels), *_differs_notes(table)]
+    notes = [*_random_notes(table, labels), *_differs_notes(table), *_diagnoses(table, published, labels)]
+    notes += _mixed_notes(table)
     notes += [Note("Protocol", _protocol(table)), Note("Data", data_text(table.first.data))]
     notes += [Note("Runs", _runs(table)), Note("Cost", _cost(table))]
     notes += [*_skipped_notes(table.first.data), *_rerun_notes(table, labels), *_other_metrics(table)]
-    return (*notes, *published_notes(published))
+    return tuple(notes)
 
 
-def published_notes(published: Sequence[Published]) -> tuple[Note, ...]:
-    """Remarks on published rows: disagreements between sources, estimates."""
-    seen = {}
-    for row in published:
-        if row.note:
-            seen[f"{method_of(row)}, {describe(row.pretraining)}, {source_of(row)}: {row.note}"] = True
-    return tuple(Note("Published", text) for text in seen)
+def published_notes(rows: Sequence[Published], published: Sequence[Published]) -> tuple[Note, ...]:
+    """Remarks on published rows, and where another source disagrees with one of them."""
+    notes = dict.fromkeys(f"{_name(row)}: {row.note}" for row in rows if row.note)
+    disagreements = [Note("Sources disagree", text) for text in disagreement_texts(rows, published)]
+    return (*(Note("Published", text) for text in notes), *disagreements)
+
+
+def disagreement_texts(rows: Sequence[Published], published: Sequence[Published]) -> list[str]:
+    """In words, each disagreement between two sources that one of these rows takes part in."""
+    protocols = {row.protocol for row in rows}
+    texts = []
+    for found in find_disagreements([row for row in published if row.protocol in protocols]):
+        if found.first in rows or found.second in rows:
+            titles = " / ".join(title_of(name) for name in found.metrics)
+            sides = (
+                f"{' / '.join(published_value(row, name) for name in found.metrics)} in {source_of(row)}"
+                for row in (found.first, found.second)
+            )
+            work = (found.first.method, describe(found.first.pretraining), found.first.protocol)
+            texts.append(f"{', '.join(work)}: {titles} {' but '.join(sides)}")
+    return texts
+
+
+def _name(row: Published) -> str:
+    return f"{method_of(row)}, {describe(row.pretraining)}, {source_of(row)}"
 
 
 def data_text(data: DataIdentity) -> str:
@@ -67,7 +80,7 @@ def _random_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:
             continue
         label = labels[backbone_key(row.first)]
         gains = gains_over_random(table, row, metrics)
-        losses = [f"{title_of(gain.metric)} ({signed(gain.points)})" for gain in gains if not gain.is_better]
+        losses = [f"{title_of(gain.metric)} ({gain_value(gain)})" for gain in gains if not gain.is_better]
         if losses:
             notes.append(Note("Against random", f"{label} does not beat random on {', '.join(losses)}"))
         elif gains:
@@ -83,6 +96,18 @@ def _differs_notes(table: Comparable) -> list[Note]:
         return []
     differs = "; ".join(protocol.differs).replace(" -> ", " → ")
     return [Note("Differs", f"from {protocol.base} in {differs}")]
+
+
+def _diagnoses(table: Comparable, published: Sequence[Published], labels: Mapping[str, str]) -> list[Note]:
+    found = ((row, diagnose(table, row, published)) for row in table.rows)
+    return [Note("Off", f"{labels[backbone_key(row.first)]}: {text}") for row, text in found if text]
+
+
+def _mixed_notes(table: Comparable) -> list[Note]:
+    machines = dict.fromkeys(f"{engine_of(row.first)}, {row.first.precision}" for row in table.rows)
+    if len(machines) == 1:
+        return []
+    return [Note("Mixed", f"each row is of one engine and precision, but the table has several: {'; '.join(machines)}")]
 
 
 def _protocol(table: Comparable) -> str:

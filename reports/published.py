@@ -35,6 +35,12 @@ class Source:
     title: str
     authors: str = ""
     arxiv: str = ""
+    url: str = ""
+
+    @property
+    def year(self) -> str:
+        """The year of an arXiv identifier, which begins with it; nothing for other sources."""
+        return f"20{self.arxiv[:2]}" if self.arxiv else ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Published:
     """One published row. `metrics`, `checked` and `spread` go by our metric names; percent, or as the name says.
 
     `spread` is the standard deviation over `trials`; `samples` are the trials themselves where they are printed,
-    and the row's value and spread are then computed from them.
+    and the row's value and spread are then computed from them. `recipe` is ours that repeats the pretraining.
     """
 
     method: str
@@ -69,6 +75,7 @@ class Published:
     table: str
     origin: str = "original"
     case: str = ""
+    recipe: str = ""
     pretraining: Pretraining = Pretraining()
     trials: int | None = None
     spread: dict[str, float] | None = None

@@ -1,25 +1,80 @@
 """The way in: folders of result records to the text of a report."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.result import RecordError
-from reports.collect import collect_results
-from reports.document import Block, build_document
+from reports.blocks import Block, Picture
+from reports.collect import Collection, collect_results
+from reports.comma_separated import render_csv
+from reports.document import build_document
+from reports.html_page import render_html
+from reports.latex import render_latex
 from reports.markdown import render_markdown
 from reports.published import load_published
 from reports.trials import group_results
 
-FORMATS: dict[str, Callable[[Sequence[Block]], str]] = {"markdown": render_markdown}
+FORMATS: dict[str, Callable[[Sequence[Block]], str]] = {
+    "markdown": render_markdown,
+    "latex": render_latex,
+    "csv": render_csv,
+    "html": render_html,
+}
 
 
-def build_report(folders: Sequence[Path], *, format: str = "markdown") -> str:
+def build_report(folders: Sequence[Path], *, format: str = "markdown", pictures: Sequence[Picture] = ()) -> str:
     """The report on every result record below the folders, beside the published numbers.
 
     Raises:
-        RecordError: a format that does not exist; a folder that is missing or holds no record; a broken record.
+        RecordError: a format that does not exist; a folder that is missing; no whole record.
     """
+    check_format(format)
+    return render_report(collect_results(folders), format=format, pictures=pictures)
+
+
+def render_report(collection: Collection, *, format: str, pictures: Sequence[Picture] = ()) -> str:
+    """The report on these records."""
+    tables = group_results(collection.results)
+    blocks = build_document(tables, load_published(), left_out=collection.left_out, pictures=pictures)
+    return FORMATS[format](blocks)
+
+
+def draw_report_pictures(
+    collection: Collection, folders: Sequence[Path], *, folder: Path | None = None, out: Path | None = None
+) -> tuple[Picture, ...]:
+    """The pictures of these records and of the pretraining logs below the folders.
+
+    `folder` is where their files will be, if they get any; `out` the report's own file, from which it is seen.
+    """
+    from reports.pictures import draw_pictures  # only here is matplotlib needed
+    from reports.pretraining_logs import find_logs
+
+    start = (out.parent if out is not None else Path()).resolve()
+    place = "" if folder is None else Path(os.path.relpath(folder.resolve(), start)).as_posix()
+    return draw_pictures(group_results(collection.results), load_published(), find_logs(folders), place=place)
+
+
+def check_format(format: str) -> None:
+    """Raises RecordError for a format that does not exist."""
     if format not in FORMATS:
         raise RecordError(f"--format {format}: expected one of {', '.join(FORMATS)}")
-    tables = group_results(collect_results(folders))
-    return FORMATS[format](build_document(tables, load_published()))
+
+
+def check_report(text: str, file: Path) -> None:
+    """Hold a committed file to the report: it has to contain it whole.
+
+    Raises:
+        RecordError: it cannot be read, or is stale; the first line that is not there is named.
+    """
+    try:
+        committed = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"--check {file}: expected a committed report, found {error}") from error
+    if text not in committed:
+        lines = set(committed.splitlines())
+        first = next((line for line in text.splitlines() if line not in lines), "the order of the lines")
+        raise RecordError(
+            f"--check {file}: expected the report of these records, found a stale one, "
+            f"without: {first[:100]}; write it again"
+        )

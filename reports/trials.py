@@ -1,11 +1,14 @@
 """Measured rows: records that differ in nothing but their trial become one row with mean and spread."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, stdev
 
 from benchmarks.result import Metric, Result
+from reports.significance import half_width, of_values
 
 # In the order in which a report shows them.
 KINDS = ("", "smoke", "custom")
@@ -33,17 +36,23 @@ class Measured:
     def is_random(self) -> bool:
         return is_random(self.first)
 
+    @cached_property
+    def machine(self) -> str:
+        """What else must be the same for a fair comparison: arch, engine and precision."""
+        return _machine_key(self.first)
+
     def mean(self, metric: str) -> float | None:
         """The mean over trials; None where a trial lacks the metric."""
-        values = self._values(metric)
+        values = self.values(metric)
         return fmean(values) if values else None
 
     def spread(self, metric: str) -> float | None:
         """The sample standard deviation over trials; None for a single one."""
-        values = self._values(metric)
+        values = self.values(metric)
         return stdev(values) if len(values) > 1 else None
 
-    def _values(self, metric: str) -> list[float]:
+    def values(self, metric: str) -> list[float]:
+        """One value a trial; empty where a trial lacks the metric."""
         if any(metric not in trial.metrics for trial in self.trials):
             return []
         return [trial.metrics[metric] for trial in self.trials]
@@ -63,7 +72,7 @@ class Comparable:
     def trials(self) -> tuple[Result, ...]:
         return tuple(trial for row in self.rows for trial in row.trials)
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """`custom`, `smoke`, or nothing for a protocol that published rows may share."""
         protocol = self.first.protocol
@@ -74,35 +83,48 @@ class Comparable:
 
     def random_row(self, row: Measured) -> Measured | None:
         """The random baseline of a row: same arch, engine, precision and seeds."""
-        if row.is_random:
-            return None
-        for other in self.rows:
-            if other.is_random and other.seeds == row.seeds and _machine_key(other.first) == _machine_key(row.first):
-                return other
-        return None
+        return None if row.is_random else self._random_rows.get((row.machine, row.seeds))
+
+    @cached_property
+    def _random_rows(self) -> dict[tuple[str, tuple[int, ...]], Measured]:
+        return {(row.machine, row.seeds): row for row in self.rows if row.is_random}
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A row's difference to its random baseline in one metric, to a hundredth, and whether that is above random."""
+    """A row's difference to its random baseline in one metric, to a hundredth, and whether that is above random.
+
+    `half_width` is that of the 95 % interval; None where a side has one trial.
+    """
 
     metric: str
     points: float
     is_better: bool
+    half_width: float | None = None
 
 
 def gains_over_random(table: Comparable, row: Measured, metrics: Sequence[str]) -> tuple[Gain, ...]:
-    """Mean minus the random row's mean for each metric that both have; empty without a random row to compare to."""
+    """Mean minus the random row's mean for each metric that both have; empty without a random row to compare to.
+
+    A custom table has none: its rows get no difference.
+    """
     baseline = table.random_row(row)
+    if baseline is None or table.kind == "custom":
+        return ()
     gains = []
     for metric in metrics:
-        mean, random = row.mean(metric), baseline.mean(metric) if baseline else None
-        if mean is None or random is None:
-            continue
-        points = round(mean - random, 2) + 0.0  # as the table shows it; + 0.0 turns -0.0 into 0.0
-        sign = 1 if row.first.metric_info.get(metric, Metric(metric)).higher_is_better else -1
-        gains.append(Gain(metric=metric, points=points, is_better=sign * points > 0))
+        values, random = row.values(metric), baseline.values(metric)
+        if values and random:
+            own, other = of_values(values), of_values(random)
+            points = round(own.mean - other.mean, 2) + 0.0  # as the table shows it; + 0.0 turns -0.0 into 0.0
+            is_better = points > 0 if higher_is_better(row, metric) else points < 0
+            gains.append(Gain(metric, points, is_better, half_width(own, other)))
     return tuple(gains)
+
+
+def higher_is_better(row: Measured, metric: str) -> bool:
+    """As the record says of its metric."""
+    return row.first.metric_info.get(metric, Metric(metric)).higher_is_better
 
 
 def is_random(result: Result) -> bool:
@@ -118,7 +140,7 @@ def group_results(results: Sequence[Result]) -> tuple[Comparable, ...]:
     """All tables' measured rows: within a table the random baselines last, otherwise by name."""
     tables: dict[str, list[Result]] = {}
     for result in results:
-        tables.setdefault(_table_key(result), []).append(result)
+        tables.setdefault(table_key(result), []).append(result)
     return tuple(Comparable(rows=_rows(members)) for _, members in sorted(tables.items()))
 
 
@@ -127,19 +149,24 @@ def _rows(results: Sequence[Result]) -> tuple[Measured, ...]:
     for result in results:
         groups.setdefault(backbone_key(result) + _machine_key(result), []).append(result)
     rows = [_one_per_seed(members) for members in groups.values()]
-    return tuple(sorted(rows, key=lambda row: (row.is_random, row.first.backbone.name, row.first.to_json())))
+    return tuple(sorted(rows, key=_row_order))
+
+
+def _row_order(row: Measured) -> tuple[bool, str, str, str]:
+    return (row.is_random, row.first.backbone.name, backbone_key(row.first), row.machine)
 
 
 def _one_per_seed(results: Sequence[Result]) -> Measured:
     newest: dict[int, Result] = {}
-    for result in sorted(results, key=lambda one: (one.created, one.to_json())):
+    for result in sorted(results, key=lambda one: one.created):
         newest[result.seed] = result
-    seeds = [result.seed for result in results]
-    rerun = tuple(sorted(seed for seed in newest if seeds.count(seed) > 1))
+    counts = Counter(result.seed for result in results)
+    rerun = tuple(sorted(seed for seed, count in counts.items() if count > 1))
     return Measured(trials=tuple(newest[seed] for seed in sorted(newest)), rerun_seeds=rerun)
 
 
-def _table_key(result: Result) -> str:
+def table_key(result: Result) -> str:
+    """What records of one table share: task, protocol with every setting, and data."""
     protocol, data = result.protocol, result.data
     splits = {name: (split.images, split.objects, split.list_sha256) for name, split in data.splits.items()}
     key = [result.task, protocol.base, protocol.id, protocol.differs, protocol.settings]

@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.result import RecordError
-from reports.collect import collect_results
+from reports.collect import LeftOut, collect_results
 
 
 def test_records_are_found_below_the_folders_and_copies_count_once(tmp_path: Path, make_result: Any) -> None:
@@ -16,30 +17,43 @@ def test_records_are_found_below_the_folders_and_copies_count_once(tmp_path: Pat
     for name, result in (("a.json", one), ("deep/b.json", two), ("deep/copy.json", one)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(result.to_json())
-    assert sorted(result.seed for result in collect_results([tmp_path])) == [0, 1]
-    assert collect_results([tmp_path, tmp_path / "deep"]) == collect_results([tmp_path / "deep", tmp_path])
+    found = collect_results([tmp_path])
+    assert sorted(result.seed for result in found.results) == [0, 1]
+    assert found.left_out == (LeftOut(f"{tmp_path.name}/deep/copy.json", f"a copy of {tmp_path.name}/a.json"),)
+    deep = tmp_path / "deep"
+    assert collect_results([tmp_path, deep]).results == collect_results([deep, tmp_path]).results
+
+
+def test_bulky_details_stay_in_the_file(tmp_path: Path, make_result: Any) -> None:
+    result = replace(make_result({"top1": 1.0}), details={"per_class": {"dog": 1.0}, "plan": "batch / 2"})
+    (tmp_path / "a.json").write_text(result.to_json())
+    (read,) = collect_results([tmp_path]).results
+    assert read == replace(result, details={"plan": "batch / 2"})
 
 
 def test_other_json_is_left_alone(tmp_path: Path, make_result: Any) -> None:
     (tmp_path / "run.json").write_text('{"recipe": "demo"}')
     (tmp_path / "backbone.pth.json").write_text("[1, 2]")
     (tmp_path / "result.json").write_text(make_result({"top1": 1.0}).to_json())
-    assert len(collect_results([tmp_path])) == 1
+    assert len(collect_results([tmp_path]).results) == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "<!DOCTYPE html>\n<p>not here</p>", "\x00\xff"])
-def test_a_file_that_is_not_json_is_named_in_one_line(tmp_path: Path, make_result: Any, content: str) -> None:
+def test_a_file_that_is_not_json_is_listed_in_one_line(tmp_path: Path, make_result: Any, content: str) -> None:
     (tmp_path / "good.json").write_text(make_result({"top1": 1.0}).to_json())
     (tmp_path / "broken.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(RecordError, match=r"broken\.json: expected JSON, found .*; remove or rerun it") as caught:
-        collect_results([tmp_path])
-    assert "\n" not in str(caught.value)
+    found = collect_results([tmp_path])
+    assert len(found.results) == 1
+    (left_out,) = found.left_out
+    assert left_out.file == f"{tmp_path.name}/broken.json"
+    assert re.fullmatch(r"expected JSON, found .*; remove or rerun it", left_out.reason)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"schema": 99}, "expected a result record of schema 1, found 99"),
+        ({"metrics": {"top1": float("nan")}}, "metric top1 = nan, not a finite number"),
         ({"metrics": {"top1": "high"}}, "metric top1 = 'high', not a finite number"),
         ({"extra": 1}, r"unknown fields \['extra'\]"),
         ({"seed": "zero"}, "seed: expected int, found 'zero'"),
@@ -48,9 +62,16 @@ def test_a_file_that_is_not_json_is_named_in_one_line(tmp_path: Path, make_resul
         ({"peak_memory_bytes": {"host": "2 GB"}}, "peak_memory_bytes.host: expected int, found '2 GB'"),
     ],
 )
-def test_a_broken_record_is_named(tmp_path: Path, make_result: Any, change: dict[str, Any], message: str) -> None:
+def test_a_broken_record_is_listed_and_named_where_it_is_the_only_one(
+    tmp_path: Path, make_result: Any, change: dict[str, Any], message: str
+) -> None:
     record = json.loads(make_result({"top1": 1.0}).to_json())
     (tmp_path / "bad.json").write_text(json.dumps({**record, **change}))
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "good.json").write_text(json.dumps(record))
+    (left_out,) = collect_results([tmp_path]).left_out
+    assert re.search(message, left_out.reason)
+    (tmp_path / "good" / "good.json").unlink()
     with pytest.raises(RecordError, match=r"bad\.json: .*" + message) as caught:
         collect_results([tmp_path])
     assert "\n" not in str(caught.value)

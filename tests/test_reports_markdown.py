@@ -36,16 +36,22 @@ def test_measured_and_published_rows_of_one_protocol_share_a_table(tmp_path: Pat
     ]
     table = section(report_on(tmp_path, *runs), "### T1. imagenet-linear/moco@1, on photos")
     (measured,) = rows_of(table, r"**measured")
-    assert measured[1:6] == ["demo", "resnet50, MoCo v2, 20 ep", "68.00 ± 1.00", "88.00 ± 0.00", "3"]
+    assert measured[1:6] == [
+        "demo",
+        "resnet50, MoCo v2, 20 ep",
+        "68.00 ± 1.00 (3)",
+        "88.00 ± 0.00 (3)",
+        "torch 2.6, fp32",
+    ]
     published = {(row[1], row[3]): row for row in rows_of(table, "published")}
     assert published["MoCo v2 (e)", "71.1"][-2:] == ["MoCo v2, Table 1", "●"]
     assert published["MoCo (a)", "66.2"][-1] == "◐"
-    assert published["MoCo v2", "67.5 ± 0.2"][5] == "5"  # the five printed trials
+    assert ("MoCo v2", "67.5 ± 0.2 (5)") in published  # the five printed trials
     assert "SimCLR" not in table  # probed under another protocol
 
 
 def test_simclr_stands_with_both_learning_rate_rules(tmp_path: Path, make_result: Any) -> None:
-    text = section(report_on(tmp_path, make_result({"top1": 1.0})), "### Published: MoCo v2 against SimCLR")
+    text = section(report_on(tmp_path, make_result({"top1": 1.0})), "### Table 2: MoCo v2 against SimCLR")
     rows = {(row[1], row[2], row[3], row[4]): row[5] for row in rows_of(text, "published")}
     assert rows["SimCLR", "linear", "200", "256"] == "61.9"
     assert rows["SimCLR", "sqrt", "200", "256"] == "64.3"
@@ -94,11 +100,11 @@ def test_a_single_trial_and_the_difference_to_random(tmp_path: Path, make_result
     table = section(text, "### T1")
     first, second = rows_of(table, r"**measured")
     assert "AP − random" in table
-    assert first[3:8] == ["5.00", "2.50", "1.00", "+0.50", "1"]
+    assert first[3:7] == ["5.00 (1) ★", "2.50 (1) ★", "1.00 (1) ☆", "+0.50"]
     assert (second[1], second[6]) == ("random", "–")
     assert "demo does not beat random on AP75 (−0.50)" in table
     summary = section(text, "## Summary")
-    assert re.search(r"\| demo +\| +2\.50 \(1\) \| +1 of 1 \|", summary)
+    assert re.search(r"\| demo +\| +2\.50 \(1\) ★ \| +1 of 1 \|", summary)
 
 
 def test_settings_data_and_skipped_annotations_stand_under_the_table(tmp_path: Path, make_result: Any) -> None:
@@ -153,12 +159,17 @@ def test_the_report_does_not_depend_on_file_names_or_folder_order(tmp_path: Path
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     assert report_on(tmp_path / "one", *runs) == report_on(tmp_path / "two", *reversed(runs))
-    assert build_report([tmp_path / "one", tmp_path / "two"]) == build_report([tmp_path / "two"])
+    both = build_report([tmp_path / "one", tmp_path / "two"])
+    copies = section(both, "## Records left out")
+    assert copies.count("a copy of one/") == len(runs)
+    assert both.replace(f"## Records left out{copies.removeprefix('## Records left out')}\n", "") == report_on(
+        tmp_path / "two", *reversed(runs)
+    )
 
 
 def test_an_unknown_format_lists_those_that_exist(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="--format latex: expected one of markdown"):
-        build_report([tmp_path], format="latex")
+    with pytest.raises(RecordError, match="--format pdf: expected one of markdown, latex, csv, html"):
+        build_report([tmp_path], format="pdf")
 
 
 def test_reports_load_no_torch() -> None:

@@ -1,0 +1,38 @@
+"""A report as CSV: a line for each heading, paragraph, note, table head and row; its first field says which."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from reports.blocks import Block, Heading, Notes, Paragraph, Picture
+
+# A spreadsheet runs what starts like this as a formula; a sign before a number is a number.
+FORMULA = re.compile(r"^(?:[=@\t\r]|[-+](?![\d.]))")
+
+
+def render_csv(blocks: Sequence[Block]) -> str:
+    """The blocks in order, RFC 4180 with newlines at the ends of lines; no field can be taken for a formula."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for block in blocks:
+        writer.writerows([as_text(field) for field in line] for line in _lines(block))
+    return text.getvalue()
+
+
+def as_text(field: str) -> str:
+    """The field on one line, with an apostrophe where a spreadsheet would compute it."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in field).split())
+    return f"'{line}" if FORMULA.match(line) else line
+
+
+def _lines(block: Block) -> list[tuple[str, ...]]:
+    if isinstance(block, Heading):
+        return [("heading", str(block.level), block.text)]
+    if isinstance(block, Paragraph):
+        return [("paragraph", block.text)]
+    if isinstance(block, Notes):
+        return [("note", note.label, note.text) for note in block.items]
+    if isinstance(block, Picture):
+        return [("picture", block.place, block.caption)]
+    return [("head", *block.heads), *(("row", *line) for line in block.lines())]

@@ -1,0 +1,152 @@
+"""Why a measured row is off its published twin: likely causes, each read off a recorded fact.
+
+A rule takes the row and its twin and returns what it found in words, or nothing. A row of the twin's own protocol is
+off when it lies outside the twin's band; a custom row is never compared, and its causes are what makes it custom.
+"""
+
+import re
+from collections.abc import Sequence
+from math import isfinite
+from statistics import fmean
+
+from reports.cells import published_value
+from reports.metrics import headlines_of
+from reports.published import Published
+from reports.trials import Comparable, Measured
+from reports.twins import twins_of
+
+# A band is so many printed standard deviations wide on either side, or this many points where no spread is printed.
+BAND_SPREADS = 3.0
+DEFAULT_BAND = 0.5
+
+IMAGENET_INPUT = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "max_value": 1.0}
+SCHEDULE = re.compile(r"^(epochs|iterations|decay_\w+|warmup_\w+|batch_size|learning_rate)\b")
+NORMALISATION = re.compile(r"^(norm|extra_norm|norm_in_heads|precise_bn_\w+)\b")
+DATA = re.compile(r"^(\w+ images|\w+_splits|classes)\b")
+STILL_FALLING = 0.05
+
+
+def diagnose(table: Comparable, row: Measured, published: Sequence[Published]) -> str:
+    """In words: how far a row is from the twin it should meet, and the likely causes; nothing where it meets it."""
+    twins = twins_of(row.first, published, protocol=table.first.protocol.base)
+    metrics = headlines_of(table.first.task, {name for trial in row.trials for name in trial.metrics})
+    shared = [(twin, name) for twin in twins for name in metrics if name in twin.metrics and row.values(name)]
+    if not shared:
+        return ""
+    twin, metric = shared[0]
+    is_custom = table.kind == "custom"
+    if not is_custom and abs(_distance(row, twin, metric)) <= band(twin, metric):
+        return ""
+    causes = [cause for rule in RULES if (cause := rule(row, twin, metric))]
+    listed = "; ".join(causes) or "nothing in the record tells why"
+    published_text = f"{twin.source.short}, {twin.table}: {published_value(twin, metric)}"
+    if is_custom:
+        return f"not run as {published_text}: {listed}"
+    return (
+        f"{_distance(row, twin, metric):+.2f} points from {published_text}, band ± {band(twin, metric):.1f}: {listed}"
+    )
+
+
+def band(twin: Published, metric: str) -> float:
+    """How far from a published value a repetition may lie, in points."""
+    spread = (twin.spread or {}).get(metric)
+    return DEFAULT_BAND if spread is None else BAND_SPREADS * spread
+
+
+def _distance(row: Measured, twin: Published, metric: str) -> float:
+    mean = row.mean(metric)
+    assert mean is not None, "rows without the metric are not diagnosed"
+    return mean - twin.metrics[metric]
+
+
+def scaled_schedule(row: Measured, twin: Published, metric: str) -> str:
+    changed = _differing(row, SCHEDULE)
+    plan = row.first.details.get("plan")
+    return f"schedule or batch scaled ({', '.join([*changed, *([str(plan)] if plan else [])])})" if changed else ""
+
+
+def other_input(row: Measured, twin: Published, metric: str) -> str:
+    """A channel order, mean, std or range that MoCo's weights were not trained with."""
+    given = row.first.backbone.input
+    wrong = [
+        f"{name} {given[name]}" for name, value in IMAGENET_INPUT.items() if name in given and given[name] != value
+    ]
+    if given.get("channel_order", "RGB") != "RGB":
+        wrong.insert(0, f"channel order {given['channel_order']}")
+    return f"input convention: {', '.join(wrong)}" if wrong else ""
+
+
+def other_stride(row: Measured, twin: Published, metric: str) -> str:
+    in_1x1 = row.first.backbone.input.get("stride_in_1x1", False)
+    return "stride in the 1x1 convolutions, not in the 3x3" if in_1x1 else ""
+
+
+def other_batch_norm(row: Measured, twin: Published, metric: str) -> str:
+    """Changed norm settings, or statistics over parts of a batch."""
+    found = _differing(row, NORMALISATION)
+    recorded = str(row.first.details.get("batch_norm", ""))
+    found += [recorded] if recorded.startswith("over parts") else []
+    return f"BN statistics: {', '.join(found)}" if found else ""
+
+
+def subset_of_data(row: Measured, twin: Published, metric: str) -> str:
+    found = _differing(row, DATA)
+    num_skipped = len(row.first.data.skipped)
+    found += [f"{num_skipped} annotations skipped"] if num_skipped else []
+    return f"other data, or a subset of it: {', '.join(found)}" if found else ""
+
+
+def low_precision(row: Measured, twin: Published, metric: str) -> str:
+    return f"precision {row.first.precision}, not fp32" if row.first.precision != "fp32" else ""
+
+
+def unconverged_loss(row: Measured, twin: Published, metric: str) -> str:
+    """The loss is not finite at the end, or its last tenth is well below the tenth before."""
+    for trial in row.trials:
+        losses = _losses(trial.details.get("loss_curve") or trial.details.get("curve") or [])
+        tenth = len(losses) // 10
+        if losses and not isfinite(losses[-1]):
+            return f"seed {trial.seed}: the loss ends as {losses[-1]}"
+        if tenth and fmean(losses[-tenth:]) < (1 - STILL_FALLING) * fmean(losses[-2 * tenth : -tenth]):
+            return f"seed {trial.seed}: the loss is still falling at the end"
+    return ""
+
+
+def best_epoch(row: Measured, twin: Published, metric: str) -> str:
+    """The last epoch is below the twin, the best one is not: the published number may be a best epoch."""
+    bests = [trial.details.get("best_epoch", {}).get(metric) for trial in row.trials]
+    known = [float(best) for best in bests if isinstance(best, int | float)]
+    if len(known) < len(row.trials) or _distance(row, twin, metric) > 0:
+        return ""
+    mean = fmean(known)
+    is_met = abs(mean - twin.metrics[metric]) <= band(twin, metric)
+    return (
+        f"the best epoch, chosen on the test set, reads {mean:.2f}: the last epoch is reported here" if is_met else ""
+    )
+
+
+def too_few_trials(row: Measured, twin: Published, metric: str) -> str:
+    wanted = twin.trials or 2
+    return f"{len(row.trials)} of {wanted} trials" if len(row.trials) < wanted else ""
+
+
+RULES = (
+    scaled_schedule,
+    other_input,
+    other_stride,
+    other_batch_norm,
+    subset_of_data,
+    low_precision,
+    unconverged_loss,
+    best_epoch,
+    too_few_trials,
+)
+
+
+def _differing(row: Measured, pattern: re.Pattern[str]) -> list[str]:
+    return [change for change in row.first.protocol.differs if pattern.match(change)]
+
+
+def _losses(curve: Sequence[dict[str, float]]) -> list[float]:
+    names = [name for name in ("total_loss", "loss") if curve and name in curve[0]]
+    return [float(point[names[0]]) for point in curve if names and names[0] in point]

@@ -1,0 +1,92 @@
+"""A report's blocks as LaTeX to paste into a paper: sections, booktabs tables and lists."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table
+
+OPENING = "% Needs \\usepackage{booktabs} and, for pictures, {graphicx}; UTF-8, any engine."
+SECTIONS = {1: "section", 2: "subsection"}
+
+# What LaTeX takes for a command, and our own signs, which not every font has.
+SIGNS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    **{char: f"\\{char}" for char in "&%$#_"},
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "→": r"$\to$",
+    "✓": r"$\surd$",
+    "●": r"$\bullet$",
+    "◐": r"$\odot$",
+    "○": r"$\circ$",
+    "★": r"$\star$",
+    "☆": r"$\diamond$",
+}
+# Some pairs of characters are one sign in LaTeX: -- a dash, ?` a turned mark.
+LIGATURES = re.compile(r"-(?=-)|([?!])(?=`)")
+
+
+def render_latex(blocks: Sequence[Block]) -> str:
+    """The blocks with a blank line between them. Every text in them is taken as text, never as a command."""
+    return "\n\n".join([OPENING, *(_render_block(block) for block in blocks)]) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that prints as itself, on one line; a character beyond Latin letters is printed as its code."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return "".join(_sign(char) for char in LIGATURES.sub(lambda found: found[0] + "\x00", line))
+
+
+def _sign(char: str) -> str:
+    if char == "\x00":
+        return "{}"
+    if char in SIGNS:
+        return SIGNS[char]
+    return char if ord(char) < 0x180 else f"[U+{ord(char):04X}]"
+
+
+def _render_block(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"\\{SECTIONS.get(block.level, 'subsubsection')}*{{{escape(block.text)}}}"
+    if isinstance(block, Paragraph):
+        return escape(block.text)
+    if isinstance(block, Notes):
+        items = [f"  \\item \\textbf{{{escape(note.label)}}}: {escape(note.text)}" for note in block.items]
+        return "\n".join([r"\begin{itemize}", *items, r"\end{itemize}"])
+    if isinstance(block, Picture):
+        place = block.place.removesuffix(".svg") + ".png"  # LaTeX reads no SVG
+        return f"\\includegraphics[width=\\linewidth]{{{place}}}\n\n{escape(block.caption)}"
+    return _render_table(block)
+
+
+def _render_table(table: Table) -> str:
+    columns = "".join("l" if is_words else "r" for is_words in table.are_words)
+    lines = [_line(escape(head) for head in table.heads), r"\midrule"]
+    lines += [_line(_cell(line, cell) for cell in line) for line in table.lines()]
+    return "\n".join(
+        [f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
+    )
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "  " + " & ".join(cells) + r" \\"
+
+
+def _cell(line: Sequence[str], text: str) -> str:
+    """A cell of a measured row is bold; one that starts a line with [ must not be taken for an option of the last."""
+    shown = escape(text)
+    if line[0] == MEASURED and text not in ("", "–"):
+        return f"\\textbf{{{shown}}}"
+    return f"{{}}{shown}" if shown.startswith(("[", "*")) else shown

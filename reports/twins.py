@@ -1,0 +1,34 @@
+"""Which published row a measured one repeats: the same protocol id, and a recipe that repeats its pretraining."""
+
+from collections.abc import Sequence
+
+from benchmarks.result import Result
+from reports.published import Published
+from reports.trials import Comparable, Measured, is_random
+
+
+def recipe_of(result: Result) -> str:
+    """The name of a backbone's pretraining: `random`, `supervised`, a recipe of ours, or nothing where none is said."""
+    if is_random(result):
+        return "random"
+    provenance = result.backbone.provenance
+    return str(provenance.get("recipe") or ("supervised" if provenance.get("method") == "supervised" else ""))
+
+
+def repeats(result: Result, row: Published) -> bool:
+    """Whether a backbone was pretrained as a published row's: our recipe for it, and its number of epochs."""
+    epochs = row.pretraining.epochs
+    same_epochs = epochs is None or result.backbone.provenance.get("epochs") == epochs
+    return row.recipe != "" and recipe_of(result) == row.recipe and same_epochs
+
+
+def twins_of(result: Result, published: Sequence[Published], *, protocol: str) -> list[Published]:
+    """The published rows of that protocol that a backbone repeats, those with the most trials first."""
+    rows = (row for row in published if row.protocol == protocol and row.show != "comparison")
+    return sorted((row for row in rows if repeats(result, row)), key=lambda row: -(row.trials or 0))
+
+
+def measured_twins(row: Published, tables: Sequence[Comparable]) -> list[Measured]:
+    """The measured rows that repeat a published one, under its very protocol."""
+    same = [table for table in tables if not table.kind and table.first.protocol.id == row.protocol]
+    return [measured for table in same for measured in table.rows if repeats(measured.first, row)]
