@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import list_images, list_sha256, read_rgb
+from mocobench.runtime.images import IMAGE_SUFFIXES, list_images, list_sha256, read_rgb
 from mocobench.runtime.seeds import torch_generator
+from pretrain.shards import ShardImages, expand_pattern, open_shards
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,30 @@ class FolderImages:
         return {"images": len(self), "list_sha256": list_sha256(self.root, self.paths)}
 
 
-TrainingImages = FolderImages
+TrainingImages = FolderImages | ShardImages
 
 
 def training_images(data: Path) -> TrainingImages:
-    """All images below `data/train`, sorted; labels are not needed.
+    """All images below `data/train`, or in the shards there or of a pattern; labels are not needed.
+
+    Args:
+        data: a folder whose `train` holds images, in folders or not, or tar shards; or the shards themselves, as one
+            name or a pattern such as `train-{0000..0146}.tar`.
 
     Raises:
-        UserError: no such folder, no `train` in it, or no images below that.
+        UserError: no such folder or shards, no images there, or a broken shard.
     """
+    if data.suffix == ".tar" and not data.is_dir():
+        return open_shards(expand_pattern(data))
     if not data.is_dir():
-        raise UserError(f"--data {data}: expected a folder that holds train/, found no such folder")
+        raise UserError(f"--data {data}: expected a folder that holds train/, or shards (.tar), found no such folder")
     if not (data / "train").is_dir():
         found = ", ".join(sorted(entry.name for entry in data.iterdir())[:5]) or "nothing"
         raise UserError(f"--data {data}: expected train/ with images below it, found {found}")
-    return FolderImages(data / "train", list_images(data / "train"))
+    shards = tuple(sorted((data / "train").glob("[!.]*.tar")))
+    if not shards:
+        return FolderImages(data / "train", list_images(data / "train"))
+    for entry in (data / "train").iterdir():
+        if entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES:
+            raise UserError(f"--data {data}: expected shards or images in train/, found {shards[0].name}, {entry.name}")
+    return open_shards(shards)
