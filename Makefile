@@ -1,7 +1,7 @@
 # Two commands for a fresh machine with Python 3.10+ and make:
 #   make demo    the whole chain on a small generated data set
 #   make test    the tests
-#   make perf    speed and memory, beside Detectron2 where PERF_PYTHON has it
+#   make perf    speed and memory, beside Detectron2 and Lightly where PERF_PYTHON has them
 # Each sets up .venv first when it is not there.
 
 PYTHON ?= python3

@@ -1,17 +1,16 @@
-"""`make perf`: the embedded engine beside Detectron2, each in processes of its own that take turns.
+"""`make perf`: what this project is timed on, beside its peers where they are installed.
 
-    python -m tests.perf [--out docs/performance] [--rounds 3] [--steps 3] [--device cpu]
+    python -m tests.perf [--out docs/performance] [--sections pretraining,input,detection] [--device cpu]
 
-Without Detectron2 only the embedded engine is timed, and no ratio is printed. `--out` also writes the measurements
-(`.json`) and the page made from them (`.md`).
+Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours. Detection: the
+embedded engine beside Detectron2. What is compared runs in processes of its own that take turns; a peer that is not
+installed is left out, and no ratio is printed. `--out` writes the measurements (`.json`) and the page made from them
+(`.md`), in which sections that were not measured are missing.
 """
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -19,67 +18,46 @@ import torch
 from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.environment import code_version, environment_stamp
 from mocobench.runtime.files import write_text
-from tests.perf.one_engine import ENGINES, MODELS
-from tests.perf.page import page, table
+from tests.perf.detection import measure_engines
+from tests.perf.input_pipeline import measure_input
+from tests.perf.page import page
+from tests.perf.pretraining import measure_steps
 from tests.perf.voc_evaluation import time_voc_evaluation
 
-STEPS = ("train", "infer")
+SECTIONS = ("pretraining", "input", "detection")
 
 
-def measure_engines(*, engines: tuple[str, ...], rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
-    """Median seconds and largest peak memory for every model, step and engine.
-
-    Each round runs every engine once, in a process of its own, so that all of them meet the same noise.
-    """
-    rows = []
-    for model in MODELS:
-        for what in STEPS:
-            runs: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
-            for _ in range(rounds):
-                for engine in engines:
-                    runs[engine].append(_run(engine, model, what, steps=steps, device=device))
-            measured = {
-                engine: {
-                    "seconds": median(second for run in of_engine for second in run["seconds"]),
-                    "peak_memory_bytes": max(max(run["peak_memory_bytes"].values()) for run in of_engine),
-                }
-                for engine, of_engine in runs.items()
-            }
-            print(f"{model} {what}: " + ", ".join(f"{e} {m['seconds']:.3f} s" for e, m in measured.items()), flush=True)
-            rows.append({"model": model, "step": what, "engines": measured})
-    return rows
-
-
-def _run(engine: str, model: str, what: str, *, steps: int, device: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.perf.one_engine", engine, model, what]
-    done = subprocess.run(
-        [*command, "--rounds", str(steps), "--device", device], check=True, capture_output=True, text=True
-    )
-    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dict[str, Any]:
+    """The measurements of the sections; `rounds` and `steps` are those of the detection engines."""
+    record: dict[str, Any] = {"environment": environment_stamp(torch.device(device)), "code": code_version()}
+    if "pretraining" in sections:
+        record["pretraining"] = measure_steps(rounds=5, steps=2, device=device)
+    if "input" in sections:
+        record["input"] = measure_input(64)
+    if "detection" in sections:
+        why_not = why_no_detectron2()
+        if why_not:
+            print(f"Detectron2 is not timed: {why_not}; see {INSTALLATION}")
+        record |= {"rounds": rounds, "steps": steps}
+        record["detection"] = measure_engines(with_detectron2=not why_not, rounds=rounds, steps=steps, device=device)
+        if not why_not:
+            record["voc_evaluation"] = time_voc_evaluation(5000, 100)
     return record
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md")
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each engine (3)")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps in each process (3)")
+    parser.add_argument("--sections", default=",".join(SECTIONS), metavar="A,B,...", help="(all)")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each detection engine (3)")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps in each of them (3)")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    why_not = why_no_detectron2()
-    if why_not:
-        print(f"Detectron2 is not timed: {why_not}; see {INSTALLATION}")
-    engines = tuple(engine for engine in ENGINES if not (why_not and engine.startswith("detectron2")))
-    record: dict[str, Any] = {
-        "environment": environment_stamp(torch.device(args.device)),
-        "code": code_version(),
-        "rounds": args.rounds,
-        "steps": args.steps,
-        "detection": measure_engines(engines=engines, rounds=args.rounds, steps=args.steps, device=args.device),
-    }
-    if not why_not:
-        record["voc_evaluation"] = time_voc_evaluation(5000, 100)
-    print(table(record))
+    sections = args.sections.split(",")
+    if unknown := set(sections) - set(SECTIONS):
+        parser.error(f"--sections: expected some of {', '.join(SECTIONS)}, found {', '.join(sorted(unknown))}")
+    record = measure(sections, device=args.device, rounds=args.rounds, steps=args.steps)
+    print(page(record))
     if args.out is not None:
         write_text(args.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
         write_text(args.out.with_suffix(".md"), page(record))

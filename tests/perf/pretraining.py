@@ -1,0 +1,74 @@
+"""MoCo v2's step beside Lightly's, and our step beside its bare encoders: measured, and as a section of the page."""
+
+from importlib import metadata, util
+from typing import Any
+
+import torch
+
+from mocobench.runtime.device import choose_precision
+from tests.perf.one_pretraining import BATCH_SIZE, IMPLEMENTATIONS, RECIPE
+from tests.perf.turns import median_of, peak_of, take_turns
+
+BASE = "lightly-fp32"
+
+
+def measure_steps(*, rounds: int, steps: int, device: str) -> dict[str, Any]:
+    """Median seconds, largest peak memory and, for ours, overhead over the bare encoders, by implementation."""
+    lightly = metadata.version("lightly") if util.find_spec("lightly") else None
+    names = [name for name in IMPLEMENTATIONS if lightly or name != BASE]
+    options = ("--steps", str(steps), "--device", device)
+    commands = {name: ("tests.perf.one_pretraining", name, *options) for name in names}
+    measured = {}
+    for name, runs in take_turns(commands, rounds=rounds).items():
+        seconds = median_of(runs, "seconds")
+        measured[name] = {
+            "seconds": seconds,
+            "images_per_second": BATCH_SIZE / seconds,
+            "peak_memory_bytes": peak_of(runs),
+        }
+        if name != BASE:
+            measured[name]["overhead"] = seconds / median_of(runs, "bare_seconds") - 1
+        print(f"pretraining step: {name} {seconds:.3f} s", flush=True)
+    return {
+        "rounds": rounds,
+        "steps": steps,
+        "lightly": lightly,
+        "auto": choose_precision("auto", torch.device(device)),
+        "arch": RECIPE.arch,
+        "image_size": RECIPE.image_size,
+        "batch_size": BATCH_SIZE,
+        "queue_size": RECIPE.queue_size,
+        "implementations": measured,
+    }
+
+
+def pretraining_section(record: dict[str, Any]) -> str:
+    """The section on the step."""
+    titles = {
+        BASE: f"Lightly {record['lightly']}, fp32",
+        "mocobench-fp32": "mocobench, fp32",
+        "mocobench-auto": f"mocobench, auto ({record['auto']})",
+    }
+    implementations = record["implementations"]
+    base = implementations.get(BASE)
+    lines = [
+        "| step | seconds | images/s | Lightly's speed | overhead | peak memory, GiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, measured in implementations.items():
+        ratio = f"{base['seconds'] / measured['seconds']:.2f}x" if base and name != BASE else ""
+        overhead = f"{100 * measured['overhead']:.1f} %" if "overhead" in measured else ""
+        speed, memory = f"{measured['images_per_second']:.2f}", f"{measured['peak_memory_bytes'] / 2**30:.2f}"
+        lines.append(f"| {titles[name]} | {measured['seconds']:.3f} | {speed} | {ratio} | {overhead} | {memory} |")
+    return (
+        "## Pretraining step\n\n"
+        f"One full step of MoCo v2, {record['arch']} at {record['image_size']} pixels, batch {record['batch_size']}, "
+        f"a queue of {record['queue_size']} keys, one BN group: both\n"
+        "encoders, momentum update, logits, loss, backward, SGD and queue. Ours starts from uint8 views, Lightly's\n"
+        "from normalised ones; its step is that of its own MoCo v2 on ImageNet, written with its loss, head and helpers.\n"
+        f"{record['rounds']} rounds; in each, every implementation runs in a process of its own: one step that is not "
+        f"counted, then {record['steps']}\n"
+        "that are. Seconds are the median of all rounds. The overhead is what the step takes beyond both encoders'\n"
+        "forward, the query encoder's backward and SGD, which take turns with it in the same process: normalising the\n"
+        "views, shuffling, momentum update, logits, loss, queue and metrics.\n\n" + "\n".join(lines) + "\n"
+    )

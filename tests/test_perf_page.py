@@ -1,0 +1,84 @@
+"""The page that `make perf` writes, from made-up measurements."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.perf.input_section import input_section
+from tests.perf.page import page
+from tests.perf.pretraining import pretraining_section
+from tests.perf.turns import median_of, peak_of, take_turns
+
+STEPS = ("read", "decode", "crop", "views", "workers", "total")
+PRETRAINING: dict[str, Any] = {
+    "rounds": 5,
+    "steps": 2,
+    "lightly": "1.6.0",
+    "auto": "bf16",
+    "arch": "resnet50",
+    "image_size": 224,
+    "batch_size": 16,
+    "queue_size": 65536,
+    "implementations": {
+        "lightly-fp32": {"seconds": 8.0, "images_per_second": 2.0, "peak_memory_bytes": 3 * 2**30},
+        "mocobench-fp32": {"seconds": 4.0, "images_per_second": 4.0, "peak_memory_bytes": 2**31, "overhead": 0.0312},
+        "mocobench-auto": {"seconds": 2.0, "images_per_second": 8.0, "peak_memory_bytes": 2**30, "overhead": 0.04},
+    },
+}
+
+
+def test_the_step_is_shown_as_times_of_lightlys_speed() -> None:
+    rows = [line for line in pretraining_section(PRETRAINING).splitlines() if line.startswith("|")]
+    assert rows[2:] == [
+        "| Lightly 1.6.0, fp32 | 8.000 | 2.00 |  |  | 3.00 |",
+        "| mocobench, fp32 | 4.000 | 4.00 | 2.00x | 3.1 % | 2.00 |",
+        "| mocobench, auto (bf16) | 2.000 | 8.00 | 4.00x | 4.0 % | 1.00 |",
+    ]
+
+
+def test_without_lightly_there_is_no_ratio() -> None:
+    ours = {name: row for name, row in PRETRAINING["implementations"].items() if name != "lightly-fp32"}
+    assert "x |" not in pretraining_section(PRETRAINING | {"implementations": ours, "lightly": None})
+
+
+def test_the_input_pipeline_is_shown_by_step() -> None:
+    record = {
+        "num_images": 64,
+        "rounds": 5,
+        "image": "460x395 JPEG",
+        "view": "2 x 224",
+        "milliseconds": {"official": dict.fromkeys(STEPS, 10.0), "batch views": dict.fromkeys(STEPS, 2.5)},
+        "images_per_second_per_core": {"official": {"total": 100.0}, "batch views": {"total": 400.0}},
+        "times_faster": 4.0,
+        "workers_share": 0.25,
+    }
+    text = input_section(record)
+    assert "| mocobench, batch views | 2.50 | 2.50 | 2.50 | 2.50 | 2.50 | 2.50 | 400 |" in text
+    assert "Workers' share: 2.50 ms. With no GPU, 4.00 times the official pipeline's speed per core." in text
+
+
+def test_the_page_has_the_sections_that_were_measured() -> None:
+    packages = {"torch": "2.6", "torchvision": "0.21"}
+    environment = {"device": "a processor", "threads": 2, "python": "3.11", "packages": packages}
+    text = page({"environment": environment, "pretraining": PRETRAINING})
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Performance", "## Pretraining step"]
+
+
+def test_processes_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "takes_a_turn.py").write_text(
+        "import json, sys\n"
+        f"open({str(log)!r}, 'a').write(sys.argv[1])\n"
+        "print('not this line')\n"
+        "print(json.dumps({'seconds': [1, int(sys.argv[1])]}))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    runs = take_turns({"a": ("takes_a_turn", "3"), "b": ("takes_a_turn", "5")}, rounds=2)
+    assert log.read_text() == "3535"
+    assert runs == {"a": [{"seconds": [1, 3]}] * 2, "b": [{"seconds": [1, 5]}] * 2}
+    assert median_of(runs["a"], "seconds") == 2
+
+
+def test_the_peak_is_the_devices_where_there_is_one() -> None:
+    assert peak_of([{"peak_memory_bytes": {"host": 9, "device": 5}}, {"peak_memory_bytes": {"host": 7}}]) == 7
