@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mocobench.runtime.distributed import gather_tensors, own_part
 from pretrain.encoder import normalise
@@ -75,8 +76,8 @@ class MoCo(nn.Module):
     @torch.no_grad()
     def update_key_encoder(self) -> None:
         """key <- m * key + (1 - m) * query, for parameters; BN statistics of the key encoder are its own."""
-        for query, key in zip(self.encoder_q.parameters(), self.encoder_k.parameters(), strict=True):
-            key.mul_(self.key_momentum).add_(query, alpha=1 - self.key_momentum)
+        update = get_ema_multi_avg_fn(self.key_momentum)  # one kernel for many parameters, where the device has it
+        update(list(self.encoder_k.parameters()), list(self.encoder_q.parameters()), 0)
 
     @torch.no_grad()
     def enqueue(self, keys: torch.Tensor) -> None:

@@ -29,7 +29,7 @@ from torchvision import transforms
 from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import torch_generator
 from pretrain.batch_views import apply_views, crop_views, normalise
-from pretrain.recipes import AUG_PLUS
+from pretrain.moco_recipes import AUG_PLUS
 from pretrain.views import View, draw_view
 
 WIDTH, HEIGHT = 460, 395  # about the mean size of ImageNet's training images
