@@ -1,6 +1,6 @@
 """`make perf`: what this project is timed on, beside its peers where they are installed.
 
-    python -m tests.perf [--out docs/performance] [--sections pretraining,input,detection] [--device cpu]
+    python -m tests.perf [--out docs/performance] [--sections pretraining,input,detection,reports] [--device cpu]
 
 Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours. Detection: the
 embedded engine beside Detectron2. What is compared runs in processes of its own that take turns; a peer that is not
@@ -22,9 +22,10 @@ from tests.perf.detection import measure_engines
 from tests.perf.input_pipeline import measure_input
 from tests.perf.page import page
 from tests.perf.pretraining import measure_steps
+from tests.perf.reports import measure_report
 from tests.perf.voc_evaluation import time_voc_evaluation
 
-SECTIONS = ("pretraining", "input", "detection")
+SECTIONS = ("pretraining", "input", "detection", "reports")
 
 
 def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dic
         record["detection"] = measure_engines(with_detectron2=not why_not, rounds=rounds, steps=steps, device=device)
         if not why_not:
             record["voc_evaluation"] = time_voc_evaluation(5000, 100)
+    if "reports" in sections:
+        record["reports"] = measure_report()
     return record
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from tests.perf.detection import detection_section
 from tests.perf.input_section import input_section
 from tests.perf.pretraining import pretraining_section
+from tests.perf.reports import reports_section
 
 
 def page(record: dict[str, Any]) -> str:
@@ -24,4 +25,6 @@ def page(record: dict[str, Any]) -> str:
         parts.append(input_section(record["input"]))
     if "detection" in record:
         parts.append(detection_section(record))
+    if "reports" in record:
+        parts.append(reports_section(record["reports"]))
     return "\n".join(parts)
