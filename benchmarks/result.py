@@ -96,6 +96,9 @@ class Result:
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
 
+FIELD_NAMES = frozenset(field.name for field in fields(Result))
+
+
 def read_result(path: Path) -> Result:
     """Read one record.
 
@@ -109,7 +112,7 @@ def read_result(path: Path) -> Result:
     return build_result(record, path)
 
 
-def build_result(record: Any, path: Path) -> Result:
+def build_result(record: Any, path: Path | str) -> Result:
     """The record that a file's JSON holds; `path` is for the message.
 
     Raises:
@@ -125,8 +128,7 @@ def build_result(record: Any, path: Path) -> Result:
 
 
 def _build_result(record: dict[str, Any]) -> Result:
-    names = {f.name for f in fields(Result)}
-    missing, unknown = names - record.keys(), record.keys() - names
+    missing, unknown = FIELD_NAMES - record.keys(), record.keys() - FIELD_NAMES
     if missing or unknown:
         raise ValueError(f"missing fields {sorted(missing)}, unknown fields {sorted(unknown)}")
     for name, value in record["metrics"].items():

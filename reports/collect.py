@@ -5,12 +5,14 @@ What cannot be read is not lost: it is listed with its reason.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.result import RecordError, Result, build_result
+from reports.cycle_search import paused_cycle_search
 
 # What makes a JSON file a result record; conversions, pretraining runs and data sets keep other JSON beside them.
 MARKS = ("task", "schema")
@@ -34,51 +36,63 @@ class Collection:
     left_out: tuple[LeftOut, ...] = ()
 
 
+@paused_cycle_search()
 def collect_results(folders: Sequence[Path]) -> Collection:
     """The records below the folders, without copies of one another.
 
     Raises:
         RecordError: a folder is missing or cannot be read, or no file in them is a whole record.
     """
-    found: dict[str, Result] = {}
-    files: dict[str, str] = {}
+    found: dict[str, tuple[Result, str]] = {}
     left_out = []
     for folder in folders:
+        place = folder.resolve().name
         for path in _json_files(folder):
-            name = f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}"
+            name = f"{place}/{os.path.relpath(path, folder)}"
             try:
-                content = _read(path)
+                text = _read(path)
+                content = _parse(text, path)
                 if not _is_record(content):
                     continue
                 result = _to_result(content, path)
             except RecordError as error:
                 left_out.append(LeftOut(name, str(error).removeprefix(f"{path}: ")))
                 continue
-            digest = _digest(content)
-            if found.setdefault(digest, result) is not result:
-                left_out.append(LeftOut(name, f"a copy of {files[digest]}"))
-            files.setdefault(digest, name)
+            _, first = found.setdefault(hashlib.sha256(text).hexdigest(), (result, name))
+            if first != name:
+                left_out.append(LeftOut(name, f"a copy of {first}"))
     if not found:
         raise RecordError(_nothing_found(folders, left_out))
     ordered = sorted(found.items(), key=_order)
-    return Collection(tuple(result for _, result in ordered), tuple(sorted(left_out, key=lambda one: one.file)))
+    results = tuple(result for _, (result, _) in ordered)
+    return Collection(results, tuple(sorted(left_out, key=lambda one: one.file)))
 
 
-def _json_files(folder: Path) -> Iterator[Path]:
+def _json_files(folder: Path) -> list[str]:
+    """Paths as text: a Path for each of thousands of files would take longer than reading them."""
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "nothing"
         raise RecordError(f"{folder}: expected a folder of result records, found {kind}; give the folder's name")
+
+    def stop(error: OSError) -> None:
+        raise RecordError(f"{error.filename}: expected a folder that can be read, found {error.strerror}") from error
+
+    walk = os.walk(folder, onerror=stop)
+    return sorted(os.path.join(place, name) for place, _, names in walk for name in names if name.endswith(".json"))
+
+
+def _read(path: str) -> bytes:
     try:
-        next(folder.iterdir(), None)
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
-        raise RecordError(f"{folder}: expected a folder that can be read, found {error.strerror}") from error
-    return (path for path in sorted(folder.rglob("*.json")) if path.is_file())
+        raise RecordError(f"{path}: expected a file that can be read, found {error.strerror}") from error
 
 
-def _read(path: Path) -> Any:
+def _parse(text: bytes, path: str) -> Any:
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: expected JSON, found {_one_line(error)}; remove or rerun it") from error
 
 
@@ -86,17 +100,13 @@ def _is_record(content: Any) -> bool:
     return isinstance(content, dict) and all(mark in content for mark in MARKS)
 
 
-def _to_result(content: dict[str, Any], path: Path) -> Result:
+def _to_result(content: dict[str, Any], path: str) -> Result:
     details = content.get("details")
     if isinstance(details, dict):
         content = {**content, "details": {name: details[name] for name in KEPT_DETAILS if name in details}}
     result = build_result(content, path)
     _check_types(result, path)
     return result
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _nothing_found(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
@@ -108,7 +118,7 @@ def _nothing_found(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
     return f"{places}: expected a whole result record, found none; {first.file}: {first.reason}{others}"
 
 
-def _check_types(result: Result, path: Path) -> None:
+def _check_types(result: Result, path: str) -> None:
     """The record's fields are there (build_result saw to it); a table also relies on what they hold."""
     expected: list[tuple[str, Any, type | tuple[type, ...]]] = [
         ("task", result.task, str),
@@ -144,8 +154,8 @@ def _check_types(result: Result, path: Path) -> None:
             raise RecordError(f"{path}: {field}: expected {wanted}, found {value!r}; remove or rerun it")
 
 
-def _order(item: tuple[str, Result]) -> tuple[str, ...]:
-    digest, result = item
+def _order(item: tuple[str, tuple[Result, str]]) -> tuple[str, ...]:
+    digest, (result, _) = item
     return (result.task, result.protocol.base, result.data.name, result.created, digest)
 
 

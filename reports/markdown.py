@@ -4,6 +4,8 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table
 
 WIDTH = 110
@@ -45,12 +47,10 @@ def _wrap(text: str, indent: str) -> str:
 
 
 def _render_table(table: Table) -> str:
-    import pandas as pd  # slow to load, and only rendering needs it
-
     lines = [[_cell(line, cell) for cell in line] for line in table.lines()]
-    frame = pd.DataFrame(lines, columns=[escape(head) for head in table.heads])
+    heads = [escape(head) for head in table.heads]
     align = ["left" if is_words else "right" for is_words in table.are_words]
-    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
 def _cell(line: Sequence[str], text: str) -> str:

@@ -8,6 +8,7 @@ from benchmarks.result import RecordError
 from reports.blocks import Block, Picture
 from reports.collect import Collection, collect_results
 from reports.comma_separated import render_csv
+from reports.cycle_search import paused_cycle_search
 from reports.document import build_document
 from reports.html_page import render_html
 from reports.latex import render_latex
@@ -33,6 +34,7 @@ def build_report(folders: Sequence[Path], *, format: str = "markdown", pictures:
     return render_report(collect_results(folders), format=format, pictures=pictures)
 
 
+@paused_cycle_search()
 def render_report(collection: Collection, *, format: str, pictures: Sequence[Picture] = ()) -> str:
     """The report on these records."""
     tables = group_results(collection.results)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb, inf, sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 
 ALPHA = 0.05
 # With fewer trials on a side, nothing shows that their spread is a normal one, and the exact test is used.
@@ -37,9 +37,17 @@ class Sample:
         return 0.0 if self.is_fixed or self.spread is None else self.spread**2 / self.num
 
 
+def standard_deviation(values: Sequence[float]) -> float | None:
+    """Of a sample, n - 1 in the denominator; None for a single value. Much faster than `statistics.stdev`."""
+    if len(values) < 2:
+        return None
+    mean = fmean(values)
+    return sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
 def of_values(values: Sequence[float], *, can_grow: bool = True) -> Sample:
     """The sample of these trials."""
-    spread = stdev(values) if len(values) > 1 else None
+    spread = standard_deviation(values)
     return Sample(mean=fmean(values), spread=spread, num=len(values), values=tuple(values), can_grow=can_grow)
 
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean, stdev
+from statistics import fmean
 
 from benchmarks.result import Metric, Result
-from reports.significance import half_width, of_values
+from reports.significance import half_width, of_values, standard_deviation
 
 # In the order in which a report shows them.
 KINDS = ("", "smoke", "custom")
@@ -48,8 +48,7 @@ class Measured:
 
     def spread(self, metric: str) -> float | None:
         """The sample standard deviation over trials; None for a single one."""
-        values = self.values(metric)
-        return stdev(values) if len(values) > 1 else None
+        return standard_deviation(self.values(metric))
 
     def values(self, metric: str) -> list[float]:
         """One value a trial; empty where a trial lacks the metric."""
