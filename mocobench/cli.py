@@ -116,7 +116,8 @@ def _add_recipes(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _recipes(args: argparse.Namespace) -> None:
-    from pretrain.recipes import RECIPES, card, choose_recipe
+    from pretrain.cards import card
+    from pretrain.recipes import RECIPES, choose_recipe
 
     chosen = [choose_recipe(args.name)] if args.name else list(RECIPES.values())
     print("\n\n".join(card(recipe) for recipe in chosen))
@@ -136,7 +137,9 @@ RECIPE_FLAGS = {
 
 
 def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
-    parser = _command(commands, common, "pretrain", "train a backbone with MoCo from a folder of images", _pretrain)
+    parser = _command(
+        commands, common, "pretrain", "train a backbone from a folder of images: MoCo, SimCLR or end-to-end", _pretrain
+    )
     parser.add_argument("--recipe", required=True, metavar="NAME", help="see `mocobench recipes`")
     parser.add_argument(
         "--data",
@@ -170,7 +173,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
 def _pretrain(args: argparse.Namespace) -> None:
     from mocobench.runtime.device import choose_device, choose_precision
     from mocobench.runtime.distributed import is_main, process_group
-    from pretrain.recipes import card, choose_recipe, customise
+    from pretrain.cards import card
+    from pretrain.recipes import choose_recipe, customise
     from pretrain.run import TrainingRun
     from pretrain.train import pretrain
 
@@ -210,28 +214,38 @@ def _pretrain(args: argparse.Namespace) -> None:
 def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = _command(commands, common, "inspect", "say what a checkpoint holds", _inspect)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    _add_source_flags(parser)
     parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_source_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", default="auto", metavar="auto|NAME", help="the format (auto)")
+    parser.add_argument(
+        "--encoder", metavar="NAME", help="of files with two, such as query or key (the authors' choice)"
+    )
 
 
 def _inspect(args: argparse.Namespace) -> None:
     from transfer.inspect import inspect, to_json, to_text
 
-    findings = inspect(args.checkpoint)
+    findings = inspect(args.checkpoint, args.source, args.encoder)
     print(to_json(findings) if args.json else to_text(findings))
 
 
 def _add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = _command(commands, common, "convert", "translate a checkpoint and prove that nothing changed", _convert)
-    parser.add_argument("source", type=Path, metavar="SRC")
+    parser.add_argument("checkpoint", type=Path, metavar="SRC")
     parser.add_argument("target", type=Path, metavar="DST")
-    parser.add_argument("--to", required=True, metavar="NAME", help="detectron2, safetensors or torchvision")
-    parser.add_argument("--from", dest="source_format", default="auto", metavar="auto|NAME")
+    parser.add_argument(
+        "--to", required=True, metavar="NAME", help="detectron2, huggingface, moco, safetensors, timm or torchvision"
+    )
+    _add_source_flags(parser)
 
 
 def _convert(args: argparse.Namespace) -> None:
     from transfer.convert import convert, to_text
 
-    print(to_text(convert(args.source, args.target, to=args.to, source=args.source_format)))
+    print(to_text(convert(args.checkpoint, args.target, to=args.to, source=args.source, encoder=args.encoder)))
 
 
 # benchmarks
@@ -252,8 +266,15 @@ def _protocols(args: argparse.Namespace) -> None:
 
 
 def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) -> None:
+    if argv[:2] == ["bench", "input-pipeline"]:
+        _add_input_pipeline(commands, common)
+        return
     parser = _command(commands, common, "bench", "measure a backbone on one task", _bench)
-    parser.add_argument("task", metavar="TASK", help="see `mocobench protocols`; TASK --help shows its settings")
+    parser.add_argument(
+        "task",
+        metavar="TASK",
+        help="see `mocobench protocols`, or input-pipeline; TASK --help shows its settings",
+    )
     parser.add_argument("--backbone", required=True, metavar="PATH|random")
     parser.add_argument("--arch", default="resnet50", help="of the random backbone (resnet50)")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR")
@@ -297,6 +318,31 @@ def _add_detection_flags(parser: Parser) -> None:
     )
     flags.add_argument("--checkpoint-every", type=count, default=1000, metavar="N", help="iterations (1000)")
     flags.add_argument("--visualize", type=count, default=0, metavar="N", help="draw N test images in --out")
+
+
+def _add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
+    help_text = "images per second and core of each step before training: read, decode, crop, views"
+    parser = _command(commands, common, "bench", help_text, _input_pipeline)
+    parser.add_argument("task", choices=("input-pipeline",))
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR|SHARDS", help="as of `mocobench pretrain`")
+    parser.add_argument("--recipe", default="moco-v2-200ep", metavar="NAME", help="whose views (moco-v2-200ep)")
+    parser.add_argument("--images", type=count, default=200, metavar="N", help="how many, drawn at random (200)")
+    parser.add_argument("--rate", type=float, default=1000, metavar="N", help="images/s that training needs (1000)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="write the record input-pipeline.json (none)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _input_pipeline(args: argparse.Namespace) -> None:
+    from pretrain.images import training_images
+    from pretrain.input_cost import measure_input_cost, to_text, write_record
+    from pretrain.recipes import choose_recipe
+
+    images = training_images(args.data)
+    cost = measure_input_cost(images, choose_recipe(args.recipe), num_images=args.images, seed=args.seed)
+    print(to_text(cost, rate=args.rate))
+    if args.results is not None:
+        path = write_record(cost, args.results, data=images.identity(), command=command_of(args))
+        print(f"wrote {path}")
 
 
 def count(text: str) -> int:

@@ -18,8 +18,8 @@ from mocobench.runtime.distributed import rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import torch_generator
 from pretrain.batch_views import apply_views, crop_views
-from pretrain.images import TrainingImages
-from pretrain.recipes import Recipe
+from pretrain.images import TrainingImages, read_image
+from pretrain.settings import Recipe
 from pretrain.views import View, draw_view
 
 SUBSTITUTES = 10  # images tried in the place of one that cannot be read
@@ -76,7 +76,7 @@ class TwoViews(Dataset[Batch | UserError]):
         epoch, index = item
         bad: tuple[str, ...] = ()
         try:
-            image = self.images.read(index)
+            image = read_image(self.images, index)
         except UserError as error:
             if not self.skip_bad:
                 return UserError(f"{error}, or skip such images with --on-bad-image skip")
@@ -84,22 +84,25 @@ class TwoViews(Dataset[Batch | UserError]):
             if found is None:
                 return UserError(f"{error}; of {SUBSTITUTES} others drawn in its place none can be read either")
             image, bad = found, (self.images.name(index),)
-        views = tuple(self._draw(image, role, epoch, index) for role in ("query", "key"))
-        crops = crop_views(image, views, size=self.recipe.image_size)
-        batch = Batch(crops[None], views, bad)
+        batch = replace(self.crop(image, epoch, index), bad_images=bad)
         if self.views_on_device:
             return batch
-        return Batch(batch.finish(self.recipe, crops.device), bad_images=bad)
+        return Batch(batch.finish(self.recipe, batch.pixels.device), bad_images=bad)
 
-    def _draw(self, image: Image.Image, role: str, epoch: int, index: int) -> View:
-        generator = torch_generator(self.seed, "view", role, epoch, index)
-        return draw_view(self.recipe.augmentation, width=image.width, height=image.height, generator=generator)
+    def crop(self, image: Image.Image, epoch: int, index: int) -> Batch:
+        """The two views that are drawn for (epoch, index), as crops of the image."""
+        views = []
+        for role in ("query", "key"):
+            generator = torch_generator(self.seed, "view", role, epoch, index)
+            size = {"width": image.width, "height": image.height}
+            views.append(draw_view(self.recipe.augmentation, **size, generator=generator))
+        return Batch(crop_views(image, views, size=self.recipe.image_size)[None], tuple(views))
 
     def _substitute(self, epoch: int, index: int) -> Image.Image | None:
         generator = torch_generator(self.seed, "substitute", epoch, index)
         for other in torch.randint(len(self.images), (SUBSTITUTES,), generator=generator).tolist():
             try:
-                return self.images.read(other)
+                return read_image(self.images, other)
             except UserError:
                 continue
         return None

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import IMAGE_SUFFIXES, list_images, list_sha256, read_rgb
+from mocobench.runtime.images import IMAGE_SUFFIXES, decode_rgb, list_images, list_sha256, read_content
 from mocobench.runtime.seeds import torch_generator
 from pretrain.shards import ShardImages, expand_pattern, open_shards
 
 
 @dataclass(frozen=True)
 class FolderImages:
-    """The image files below one folder, sorted by path."""
+    """The image files below one folder, sorted by path. What cannot be read or decoded is a UserError."""
 
     root: Path
     paths: tuple[Path, ...]
@@ -23,13 +23,13 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, index: int) -> Image.Image:
-        """Image `index`, RGB.
+    def content(self, index: int) -> bytes:
+        """The bytes of image `index`'s file."""
+        return read_content(self.paths[index])
 
-        Raises:
-            UserError: it cannot be read.
-        """
-        return read_rgb(self.paths[index])
+    def decode(self, index: int, content: bytes) -> Image.Image:
+        """Image `index`, RGB, from its bytes."""
+        return decode_rgb(content, name=str(self.paths[index]))
 
     def name(self, index: int) -> str:
         """What a record calls image `index`."""
@@ -45,6 +45,15 @@ class FolderImages:
 
 
 TrainingImages = FolderImages | ShardImages
+
+
+def read_image(images: TrainingImages, index: int) -> Image.Image:
+    """Image `index`, RGB.
+
+    Raises:
+        UserError: it cannot be read or decoded.
+    """
+    return images.decode(index, images.content(index))
 
 
 def training_images(data: Path) -> TrainingImages:

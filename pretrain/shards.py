@@ -6,7 +6,6 @@ headers of each shard are read once, at the start, and from then on a sample is 
 """
 
 import hashlib
-import io
 import os
 import re
 import tarfile
@@ -20,7 +19,7 @@ from PIL import Image
 
 from mocobench.runtime.distributed import gather_objects, rank, world_size
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import IMAGE_SUFFIXES, decode_rgb
+from mocobench.runtime.images import IMAGE_SUFFIXES, decode_rgb, read_content
 from mocobench.runtime.progress import progress
 from mocobench.runtime.seeds import torch_generator
 
@@ -43,7 +42,8 @@ class ShardImages:
     """The images of several shards, numbered shard by shard in the order of each tar.
 
     Image i is `sizes[i]` bytes from `offsets[i]` of the shard that has the range `starts[s] <= i < starts[s + 1]`.
-    Arrays and not tuples: the workers share them with the process they come from.
+    Arrays and not tuples: the workers share them with the process they come from. What cannot be read or decoded is a
+    UserError.
     """
 
     shards: tuple[Path, ...]
@@ -58,20 +58,14 @@ class ShardImages:
     def _shard(self, index: int) -> Path:
         return self.shards[int(np.searchsorted(self.starts, index, side="right")) - 1]
 
-    def read(self, index: int) -> Image.Image:
-        """Image `index`, RGB.
+    def content(self, index: int) -> bytes:
+        """The bytes of image `index`."""
+        place = {"offset": int(self.offsets[index]), "size": int(self.sizes[index])}
+        return read_content(self._shard(index), **place)
 
-        Raises:
-            UserError: it, or its shard, cannot be read.
-        """
-        shard = self._shard(index)
-        try:
-            with shard.open("rb") as file:
-                file.seek(int(self.offsets[index]))
-                content = file.read(int(self.sizes[index]))
-        except OSError as error:
-            raise UserError(f"{shard}: expected a shard that can be read, found {error.strerror}") from error
-        return decode_rgb(io.BytesIO(content), name=f"{shard}: {self._member(index)}")
+    def decode(self, index: int, content: bytes) -> Image.Image:
+        """Image `index`, RGB, from its bytes."""
+        return decode_rgb(content, name=f"{self._shard(index)}: {self._member(index)}")
 
     def _member(self, index: int) -> str:
         return os.fsdecode(bytes(self.names[index]))

@@ -15,8 +15,9 @@ from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import torch_generator
 from pretrain.data import SUBSTITUTES, Batch, TwoViews, make_loader
-from pretrain.images import training_images
-from pretrain.recipes import AUG_PLUS, AUG_V1, Recipe
+from pretrain.images import read_image, training_images
+from pretrain.moco_recipes import AUG_PLUS, AUG_V1
+from pretrain.settings import Recipe
 from pretrain.train import pretrain as run_pretraining
 from pretrain.views import apply_view, draw_view
 
@@ -53,7 +54,7 @@ def test_an_item_is_pils_two_views_of_its_image(pictures: Path, augmentation) ->
     images, recipe = training_images(pictures), recipe_of(pictures, augmentation=augmentation, image_size=48)
     for index in range(10):
         item = TwoViews(images, recipe, seed=5, views_on_device=False, skip_bad=False)[3, index]
-        image = images.read(index)
+        image = read_image(images, index)
         theirs = []
         for role in ("query", "key"):
             generator = torch_generator(5, "view", role, 3, index)

@@ -12,9 +12,10 @@ import torch
 from processes import in_processes
 from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, make_tiny_encoder, run_tiny
 
-import pretrain.images
+import pretrain.data
 import pretrain.step
 from mocobench.runtime.errors import UserError
+from pretrain.images import TrainingImages
 from pretrain.train import pretrain as run_pretraining
 
 EPOCHS, STEPS = 4, 6  # with batches of 4 from 26 pictures
@@ -95,14 +96,14 @@ def test_a_run_goes_on_without_loading_what_it_has_seen(
 ) -> None:
     out = tmp_path / "out"
     in_processes(1, run_tiny, pictures, out, kill=("step", 6), **SETTINGS)  # a checkpoint after step 4
-    read: list[Path] = []
+    read: list[int] = []
 
-    def read_rgb(path: Path):
-        read.append(path)
-        return original(path)
+    def read_image(images: TrainingImages, index: int):
+        read.append(index)
+        return original(images, index)
 
-    original = pretrain.images.read_rgb
-    monkeypatch.setattr("pretrain.images.read_rgb", read_rgb)
+    original = pretrain.data.read_image
+    monkeypatch.setattr("pretrain.data.read_image", read_image)
     run_pretraining(make_run(pictures, out, **SETTINGS))
     assert len(read) == (EPOCHS * STEPS - 4) * 4
 

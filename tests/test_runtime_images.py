@@ -13,15 +13,14 @@ from mocobench.runtime.images import decode_rgb, read_rgb
 RED, DARK = (255, 0, 0), (40, 40, 40)
 
 
-def encoded(image: Image.Image, format: str = "PNG", **options) -> io.BytesIO:
+def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, format, **options)
-    file.seek(0)
-    return file
+    return file.getvalue()
 
 
-def pixel(file: io.BytesIO) -> tuple[int, int, int]:
-    image = decode_rgb(file, name="x")
+def pixel(content: bytes) -> tuple[int, int, int]:
+    image = decode_rgb(content, name="x")
     assert (image.mode, image.size) == ("RGB", (8, 8))
     value = image.getpixel((3, 3))
     assert isinstance(value, tuple)
@@ -88,7 +87,7 @@ def test_pixels_of_unknown_range_are_refused(levels: np.ndarray, found: str) -> 
 
 
 def test_what_is_no_whole_image_is_named(tmp_path: Path) -> None:
-    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))).getvalue()
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)))
     for content in (b"", b"<html>not found</html>", whole[:-500]):
         path = tmp_path / "a.png"
         path.write_bytes(content)

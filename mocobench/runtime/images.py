@@ -1,12 +1,12 @@
 """Image files as RGB, and labelled image folders; a file that cannot be read is named."""
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mocobench.runtime.errors import UserError
 
@@ -14,24 +14,38 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".ti
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Decode an image file to 8-bit RGB, upright: see `decode_rgb`."""
-    return decode_rgb(path, name=str(path))
+    """Decode an image file to 8-bit RGB, upright: see `read_content` and `decode_rgb`."""
+    return decode_rgb(read_content(path), name=str(path))
 
 
-def decode_rgb(file: Path | BinaryIO, *, name: str) -> Image.Image:
+def read_content(path: Path, *, offset: int = 0, size: int = -1) -> bytes:
+    """The bytes of a file, or `size` of them from `offset`.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except FileNotFoundError:
+        raise UserError(f"{path}: expected an image, found no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: expected a file that can be read, found {_one_line(error)}") from error
+
+
+def decode_rgb(content: bytes, *, name: str) -> Image.Image:
     """Decode an image to 8-bit RGB, upright; `name` is what an error calls it.
 
     Grayscale, palette, RGBA, CMYK and 16-bit images are converted; an EXIF orientation is applied.
 
     Raises:
-        UserError: the file is missing or is not a whole image.
+        UserError: it is not a whole image.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise UserError(f"{name}: expected an image, found no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{name}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
@@ -51,6 +65,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "no known image format"  # PIL's own words end in an address in memory
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -4,8 +4,8 @@
 
 Official: torchvision's transforms on PIL images, as the authors' code composes them. Ours: workers read, decode, draw
 and crop to uint8 tensors; the device applies the rest to the batch, here on the same core. Both in one process on one
-thread, in turns, so that both meet the same noise; a round's figure is the mean over its images, the figure shown the
-median over the rounds. Compare ratios between machines, not milliseconds.
+thread, in turns, so that both meet the same noise, and by the thread's own time; a round's figure is the mean over its
+images, the figure shown the median over the rounds. Compare ratios between machines, not milliseconds.
 """
 
 import argparse
@@ -13,10 +13,6 @@ import io
 import json
 import random
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,25 +25,13 @@ from torchvision import transforms
 from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import torch_generator
 from pretrain.batch_views import apply_views, crop_views, normalise
+from pretrain.input_cost import Laps
 from pretrain.moco_recipes import AUG_PLUS
 from pretrain.views import View, draw_view
 
 WIDTH, HEIGHT = 460, 395  # about the mean size of ImageNet's training images
 SIZE = 224
 ROLES = ("query", "key")
-
-
-class Laps:
-    """Seconds of this thread by step, added up over a round; what other processes take from the core is not in them."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def lap(self, step: str) -> Iterator[None]:
-        started = time.thread_time()
-        yield
-        self.seconds[step] += time.thread_time() - started
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
