@@ -142,6 +142,12 @@ def _check_types(result: Result, path: str) -> None:
         ("created", result.created, str),
         ("details", result.details, dict),
     ]
+    if result.task == "pretrain-cost":
+        settings, metrics = result.protocol.settings, result.metrics
+        kinds = {"method": str, "batch_size": int, "arch": str, "image_size": int}
+        expected += [(f"protocol.settings.{name}", settings.get(name), kind) for name, kind in kinds.items()]
+        names = ("memory_gib", "images_per_second", "hours_200_epochs")
+        expected += [(f"metrics.{name}", metrics.get(name), (int, float)) for name in names]
     expected += [(f"protocol.differs[{i}]", item, str) for i, item in enumerate(result.protocol.differs)]
     expected += [(f"data.skipped[{i}]", item, str) for i, item in enumerate(result.data.skipped)]
     expected += [(f"peak_memory_bytes.{name}", size, int) for name, size in result.peak_memory_bytes.items()]

@@ -8,6 +8,7 @@ from reports.cells import BEST, MARKS, SECOND
 from reports.citations import sources_of
 from reports.claims import load_claims
 from reports.collect import LeftOut
+from reports.cost_table import cost_blocks, cost_rows
 from reports.labels import backbone_labels, backbone_notes
 from reports.notes import published_notes, table_notes
 from reports.paper_tables import (
@@ -47,13 +48,20 @@ def build_document(
     tables: Sequence[Comparable],
     published: Sequence[Published],
     *,
+    costs: Sequence[Result] = (),
     left_out: Sequence[LeftOut] = (),
     pictures: Sequence[Picture] = (),
 ) -> tuple[Block, ...]:
-    """All blocks of the report on these tables, in order: a section per task, the paper's tables, claims, summary."""
+    """All blocks of the report on these tables, in order: a section per task, the paper's tables, claims, summary.
+
+    `costs` are the records of what pretraining costs. They rank no backbone and have a section of their own.
+    """
+    if not tables:
+        legend = Notes(published_legend(sources_of(cost_rows(published))))
+        return (Heading(1, "Report"), *cost_blocks(costs, published), *_left_out_section(left_out), legend)
     results = tuple(trial for table in tables for trial in table.trials)
     labels = backbone_labels(results)
-    ordered = sorted(tables, key=_place)
+    ordered = in_order(tables)
     tasks = tuple(dict.fromkeys(table.first.task for table in ordered))
     blocks: list[Block] = [Heading(1, "Transfer report"), Paragraph(_opening(results, labels))]
     for task in tasks:
@@ -65,8 +73,10 @@ def build_document(
     blocks.append(Notes(_columns_key(ordered)))
     if pictures:
         blocks += [Heading(2, "Pictures"), *pictures]
+    blocks += cost_blocks(costs, published)
     blocks += [Heading(2, "Backbones"), Notes(backbone_notes(results, labels)), *_left_out_section(left_out)]
-    return (*blocks, Heading(2, "How to read this"), Notes(_legend(_cited(ordered, published))))
+    cited = _cited(ordered, published) + (tuple(cost_rows(published)) if costs else ())
+    return (*blocks, Heading(2, "How to read this"), Notes(_legend(sources_of(cited))))
 
 
 def _task_section(
@@ -136,6 +146,11 @@ def _title(table: Comparable) -> str:
     return f"Smoke: {protocol.id}, on {data}" if table.kind == "smoke" else f"{protocol.id}, on {data}"
 
 
+def in_order(tables: Sequence[Comparable]) -> list[Comparable]:
+    """Tables as a report numbers them: by task, the papers' protocols before smoke and custom ones."""
+    return sorted(tables, key=_place)
+
+
 def _place(table: Comparable) -> tuple[int, str, int, str, str]:
     task, order = table.first.task, list(SECTIONS)
     rank = order.index(task) if task in order else len(order)
@@ -164,8 +179,8 @@ def _left_out_section(left_out: Sequence[LeftOut]) -> list[Block]:
     return [Heading(2, "Records left out"), Notes(tuple(notes))]
 
 
-def _cited(tables: Sequence[Comparable], published: Sequence[Published]) -> tuple[Source, ...]:
-    """The sources of every published row in the report."""
+def _cited(tables: Sequence[Comparable], published: Sequence[Published]) -> tuple[Published, ...]:
+    """Every published row in the sections of the tasks."""
     rows = [row for table in tables for row in _published_beside(table, published)]
     tasks = {table.first.task for table in tables}
     rows += [row for task in tasks for row in _published_apart(task, tables, published)]
@@ -174,7 +189,7 @@ def _cited(tables: Sequence[Comparable], published: Sequence[Published]) -> tupl
         rows += table_1(published)
     if "imagenet-linear" in tasks:
         rows += [*comparison_rows(published), *temperature_rows(published)]
-    return sources_of(rows)
+    return tuple(rows)
 
 
 def _legend(cited: Sequence[Source]) -> tuple[Note, ...]:

@@ -1,6 +1,5 @@
-"""A report's pictures, each as SVG and PNG, the same bytes every time: readable in print and on dark pages."""
+"""A report's pictures: each is drawn where there is something to draw, as SVG and as PNG."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -8,34 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.result import Metric
 from reports.blocks import Picture
+from reports.cells import signed
+from reports.document import in_order
+from reports.figures import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    MOST_LINES,
+    MOST_PANELS,
+    SETTINGS,
+    clean,
+    legend_below,
+    panels_of,
+    saved,
+)
 from reports.labels import backbone_labels
 from reports.metrics import headlines_of, title_of
 from reports.pretraining_logs import PretrainingLog
 from reports.published import Published
 from reports.ranks import rank_correlation
 from reports.tables import SHORT_TASKS
-from reports.trials import Comparable, Measured, backbone_key
+from reports.trials import Comparable, backbone_key
 from reports.twins import twins_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, told apart by colour-blind eyes; markers and dashes tell them apart in black and white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
-PANEL_INCHES = (4.2, 3.2)
-MOST_PANELS, MOST_LINES = 6, 12
-# Text stays text, also with a pair of $; ids are the same in every run; the sheet is white wherever it is shown.
-SETTINGS: Any = {
-    "svg.hashsalt": "mocobench",
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-}
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,12 @@ class Material:
     published: Sequence[Published]
     logs: Sequence[PretrainingLog]
     labels: Mapping[str, str]
+
+    def look(self, key: str) -> dict[str, Any]:
+        """A backbone's colour, marker and name, the same in every panel."""
+        number = list(self.labels).index(key)
+        name = clean(self.labels[key])
+        return {"color": COLOURS[number % 7], "marker": MARKERS[number % 7], "linestyle": "none", "label": name}
 
 
 Drawing = Callable[[Material], tuple["Figure", str] | None]
@@ -58,14 +60,14 @@ def draw_pictures(
     import matplotlib as mpl
 
     labels = backbone_labels([trial for table in tables for trial in table.trials])
-    material = Material(tables, published, logs, labels)
+    material = Material(in_order(tables), published, logs, labels)
     pictures = []
     with mpl.rc_context(SETTINGS):
         for name, draw in DRAWINGS.items():
             drawn = draw(material)
             if drawn is not None:
                 figure, caption = drawn
-                svg, png = _saved(figure, "svg"), _saved(figure, "png")
+                svg, png = saved(figure, "svg"), saved(figure, "png")
                 pictures.append(Picture(name, caption, svg, png, f"{place}{'/' if place else ''}{name}.svg"))
     return tuple(pictures)
 
@@ -81,21 +83,19 @@ def linear_against_detection(material: Material) -> tuple["Figure", str] | None:
                     panels.append((linear, detection, metric, points))
     if not panels:
         return None
-    figure, axes = _panels(min(len(panels), MOST_PANELS))
+    figure, axes = panels_of(min(len(panels), MOST_PANELS))
     for axis, (linear, detection, metric, points) in zip(axes, panels, strict=False):
-        for number, (key, (x, y)) in enumerate(points.items()):
-            axis.plot(x, y, MARKERS[number % 7], color=COLOURS[number % 7], markersize=8)
-            axis.annotate(material.labels[key], (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        for key, (x, y) in points.items():
+            axis.plot(x, y, markersize=8, **material.look(key))
         published = [] if linear.kind else _published_points(material.published, linear, detection, metric)
         for x, y, label in published:
             axis.plot(x, y, "o", color="#777777", fillstyle="none")
-            axis.annotate(label, (x, y), xytext=(6, -10), textcoords="offset points", fontsize=7, color="#555555")
-        rank = rank_correlation([x for x, _ in points.values()], [y for _, y in points.values()])
-        said = "no rank correlation: equal values" if rank is None else f"rank correlation {rank:+.2f}"
-        axis.set_title(f"{said}, n = {len(points)}")
-        axis.set_xlabel(f"linear top-1, {linear.first.data.name}, %")
-        axis.set_ylabel(f"{SHORT_TASKS[detection.first.task]} {title_of(metric)}, {detection.first.data.name}")
+            axis.annotate(label, (x, y), xytext=(5, -9), textcoords="offset points", fontsize=7, color="#555555")
+        axis.set_title(_rank_title([x for x, _ in points.values()], [y for _, y in points.values()]))
+        axis.set_xlabel(f"linear top-1, {clean(linear.first.data.name)}, %")
+        axis.set_ylabel(f"{SHORT_TASKS[detection.first.task]} {title_of(metric)}, {clean(detection.first.data.name)}")
         axis.margins(0.25)
+    legend_below(figure, axes)
     return figure, "Linear accuracy against detection, one mark a backbone; open grey marks are published"
 
 
@@ -105,12 +105,12 @@ def training_curves(material: Material) -> tuple["Figure", str] | None:
     names = [name for name in titles if any(name in epoch for log in material.logs for epoch in log.epochs)]
     if not names:
         return None
-    figure, axes = _panels(len(names))
+    figure, axes = panels_of(len(names))
     for axis, name in zip(axes, names, strict=True):
         for number, log in enumerate(material.logs[:MOST_LINES]):
             points = [(epoch["epoch"], epoch[name]) for epoch in log.epochs if name in epoch]
             xs, ys = [x for x, _ in points], [y for _, y in points]
-            axis.plot(xs, ys, DASHES[number % 4], color=COLOURS[number % 7], label=_clean(log.name))
+            axis.plot(xs, ys, DASHES[number % 4], color=COLOURS[number % 7], label=clean(log.name))
         axis.set_title(titles[name])
         axis.set_xlabel("epoch")
     axes[0].legend(fontsize=8)
@@ -127,20 +127,19 @@ def trials(material: Material) -> tuple["Figure", str] | None:
             panels.append((table, metric, rows))
     if not panels:
         return None
-    figure, axes = _panels(min(len(panels), MOST_PANELS))
+    figure, axes = panels_of(min(len(panels), MOST_PANELS))
     for axis, (table, metric, rows) in zip(axes, panels, strict=False):
         for number, row in enumerate(rows[:MOST_LINES]):
-            colour = COLOURS[number % 7]
-            values = row.values(metric)
-            axis.plot([number] * len(values), values, MARKERS[number % 7], color=colour, alpha=0.8)
-            axis.hlines(fmean(values), number - 0.25, number + 0.25, color=colour)
+            values, look = row.values(metric), material.look(backbone_key(row.first))
+            axis.plot([number] * len(values), values, alpha=0.8, **look)
+            axis.hlines(fmean(values), number - 0.25, number + 0.25, color=look["color"])
             for twin in twins_of(row.first, material.published, protocol=table.first.protocol.id)[:1]:
                 mean, spread = twin.metrics.get(metric), (twin.spread or {}).get(metric, 0.0)
                 if mean is not None and not table.kind:
                     axis.fill_between([number - 0.4, number + 0.4], mean - spread, mean + spread, color="#bbbbbb")
                     axis.hlines(mean, number - 0.4, number + 0.4, color="#555555", linestyle="--")
         names = [material.labels[backbone_key(row.first)] for row in rows[:MOST_LINES]]
-        axis.set_xticks(range(len(names)), [_clean(name) for name in names], rotation=20, ha="right")
+        axis.set_xticks(range(len(names)), [clean(name) for name in names], rotation=20, ha="right")
         axis.set_ylabel(f"{SHORT_TASKS.get(table.first.task, table.first.task)} {title_of(metric)}")
         axis.set_title(table.first.protocol.id)
         axis.margins(x=0.2)
@@ -152,18 +151,17 @@ def cost_against_accuracy(material: Material) -> tuple["Figure", str] | None:
     panels = [(table, metric) for table in material.tables if (metric := _headline(table))]
     if not panels:
         return None
-    figure, axes = _panels(min(len(panels), MOST_PANELS))
+    figure, axes = panels_of(min(len(panels), MOST_PANELS))
     for axis, (table, metric) in zip(axes, panels, strict=False):
-        for number, row in enumerate(row for row in table.rows[:MOST_LINES] if row.values(metric)):
+        for row in [row for row in table.rows if row.values(metric)][:MOST_LINES]:
             seconds, value = fmean(trial.wall_seconds for trial in row.trials), fmean(row.values(metric))
-            label = _clean(_label(material, row, table))
-            axis.plot(seconds, value, MARKERS[number % 7], color=COLOURS[number % 7], label=label)
+            axis.plot(seconds, value, **material.look(backbone_key(row.first)))
         info = table.first.metric_info.get(metric, Metric(title_of(metric)))
         axis.set_xlabel("wall seconds of a run")
         axis.set_ylabel(f"{title_of(metric)}, {info.unit}")
-        axis.set_title(f"{table.first.protocol.id}, {_clean(table.first.data.name)}", fontsize=8)
-        axis.legend(fontsize=7)
+        axis.set_title(f"{table.first.protocol.id}, {clean(table.first.data.name)}", fontsize=8)
         axis.margins(0.25)
+    legend_below(figure, axes)
     return figure, "Cost against accuracy: the mean wall time of a run and its headline metric"
 
 
@@ -199,13 +197,15 @@ def _published_points(
     ]
     xs, ys = by_protocol
     shared = [(xs[recipe], ys[recipe]) for recipe in xs if recipe in ys and metric in ys[recipe].metrics]
-    return [(x.metrics["top1"], y.metrics[metric], f"{y.method} {y.case}".strip()) for x, y in shared]
+    return [(x.metrics["top1"], y.metrics[metric], y.case or y.method) for x, y in shared]
 
 
-def _label(material: Material, row: Measured, table: Comparable) -> str:
-    label = material.labels[backbone_key(row.first)]
-    is_mixed = len({other.machine for other in table.rows}) > 1
-    return f"{label}, {row.first.engine.get('name')}, {row.first.precision}" if is_mixed else label
+def _rank_title(xs: Sequence[float], ys: Sequence[float]) -> str:
+    if len(xs) < 3:
+        return f"n = {len(xs)}: too few to rank"
+    rank = rank_correlation(xs, ys)
+    said = "no rank correlation: equal values" if rank is None else f"rank correlation {signed(rank)}"
+    return f"{said}, n = {len(xs)}"
 
 
 def _metrics(table: Comparable) -> set[str]:
@@ -214,29 +214,3 @@ def _metrics(table: Comparable) -> set[str]:
 
 def _headline(table: Comparable) -> str:
     return next(iter(headlines_of(table.first.task, _metrics(table))), "")
-
-
-def _panels(number: int) -> tuple["Figure", list["Axes"]]:
-    """A figure of so many panels, at most two side by side: three would be too small on a page."""
-    from matplotlib.figure import Figure
-
-    columns = min(number, 2)
-    rows = -(-number // columns)
-    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[number:]:
-        spare.remove()
-    return figure, axes[:number]
-
-
-def _clean(text: str) -> str:
-    """Text for a legend: on one line, and not begun with _, which hides it there."""
-    shown = "".join(char if char.isprintable() else " " for char in text)
-    return f" {shown}" if shown.startswith("_") else shown
-
-
-def _saved(figure: "Figure", format: str) -> bytes:
-    picture = io.BytesIO()
-    metadata = {"Date": None} if format == "svg" else {"Software": None}
-    figure.savefig(picture, format=format, dpi=110, facecolor="white", metadata=metadata)
-    return picture.getvalue()

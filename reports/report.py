@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.result import RecordError
+from benchmarks.result import RecordError, Result
 from reports.blocks import Block, Picture
 from reports.collect import Collection, collect_results
 from reports.comma_separated import render_csv
+from reports.cost_table import TASK as COST
 from reports.cycle_search import paused_cycle_search
 from reports.document import build_document
 from reports.html_page import render_html
@@ -37,8 +38,9 @@ def build_report(folders: Sequence[Path], *, format: str = "markdown", pictures:
 @paused_cycle_search()
 def render_report(collection: Collection, *, format: str, pictures: Sequence[Picture] = ()) -> str:
     """The report on these records."""
-    tables = group_results(collection.results)
-    blocks = build_document(tables, load_published(), left_out=collection.left_out, pictures=pictures)
+    tables = group_results(_of_backbones(collection))
+    costs = [result for result in collection.results if result.task == COST]
+    blocks = build_document(tables, load_published(), costs=costs, left_out=collection.left_out, pictures=pictures)
     return FORMATS[format](blocks)
 
 
@@ -54,7 +56,11 @@ def draw_report_pictures(
 
     start = (out.parent if out is not None else Path()).resolve()
     place = "" if folder is None else Path(os.path.relpath(folder.resolve(), start)).as_posix()
-    return draw_pictures(group_results(collection.results), load_published(), find_logs(folders), place=place)
+    return draw_pictures(group_results(_of_backbones(collection)), load_published(), find_logs(folders), place=place)
+
+
+def _of_backbones(collection: Collection) -> list[Result]:
+    return [result for result in collection.results if result.task != COST]
 
 
 def check_format(format: str) -> None:
