@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from detection_examples import Picture
 from torch import nn
+from torchvision.ops import batched_nms
 
 from benchmarks.detection.embedded.precise_bn import set_precise_statistics
 from benchmarks.detection.embedded.solver import build_optimizer, learning_rate_factor
@@ -265,18 +268,18 @@ def imagenet_backbone() -> Backbone:
     return random_backbone("resnet50", seed=0)
 
 
+def _nms_in_the_scores_type(
+    boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    return batched_nms(boxes.to(scores), scores, groups, iou_threshold)
+
+
 def in_float64(engine: "Embedded | Detectron2") -> None:
     """Put a detector and its images into double precision, so that rounding hides and excuses nothing.
 
     In float32 a sum in another order turns a few ReLUs of a million over, and each changes the gradients of its
-    channel by percents. What the embedded detector keeps in float32 stays so: anchors, and what the heads say.
+    channel by percents. Boxes and anchors stay in float32: Detectron2 knows no others.
     """
-
-    def to_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
-        if isinstance(outputs, torch.Tensor):
-            return outputs.float()
-        return type(outputs)(to_float32(module, inputs, each) for each in outputs)
-
     engine.model.double()
     network = engine.model.proposal_generator
     if isinstance(engine, Embedded):
@@ -287,8 +290,9 @@ def in_float64(engine: "Embedded | Detectron2") -> None:
             exact = [255 * value for value in values]
             setattr(engine.model, f"pixel_{name}", torch.tensor(exact, dtype=torch.float64).view(3, 1, 1))
         network.anchor_generator.float()
-        network.rpn_head.register_forward_hook(to_float32)
-        engine.model.roi_heads.box_predictor.register_forward_hook(to_float32)
+        # By its full name: the package has a function of the module's name.
+        suppression = import_module("detectron2.layers.nms")
+        suppression.box_ops = SimpleNamespace(batched_nms=_nms_in_the_scores_type)
 
 
 def train(engine: "Embedded | Detectron2", batches: list[list[Picture]], solver: Solver) -> list[dict[str, float]]:

@@ -8,14 +8,14 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from benchmarks.detection.embedded.layers import ConvNorm, fill_msra, fill_normal, fill_xavier
+from benchmarks.detection.embedded.layers import ConvNorm, at_least_float32, fill_msra, fill_normal, fill_xavier
 
 CONV_CHANNELS = 256
 FC_CHANNELS = 1024
 
 
 class BoxPredictor(nn.Module):
-    """Vectors (P, C) to logits (P, K + 1) and class-specific deltas (P, K, 4), float32."""
+    """Vectors (P, C) to logits (P, K + 1) and class-specific deltas (P, K, 4), never bfloat16."""
 
     def __init__(self, *, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class BoxPredictor(nn.Module):
         fill_normal(self.bbox_pred, std=0.001)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.cls_score(x).float(), self.bbox_pred(x).float().view(len(x), -1, 4)
+        return at_least_float32(self.cls_score(x)), at_least_float32(self.bbox_pred(x)).view(len(x), -1, 4)
 
 
 def build_box_head(*, in_channels: int, size: int, num_convs: int, num_fcs: int, with_norm: bool) -> nn.Sequential:

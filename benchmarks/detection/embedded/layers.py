@@ -18,6 +18,11 @@ class ConvNorm(nn.Conv2d):
         return x if self.norm is None else self.norm(x)
 
 
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """What autocast made bfloat16 as float32; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 

@@ -11,6 +11,7 @@ from torchvision.ops import batched_nms
 
 from benchmarks.detection.embedded import boxes as box_ops
 from benchmarks.detection.embedded.instances import Found, Targets
+from benchmarks.detection.embedded.layers import at_least_float32
 from benchmarks.detection.embedded.masks import crop_targets
 from benchmarks.detection.embedded.matching import match, sample
 
@@ -114,7 +115,7 @@ def mask_loss(mask_logits: torch.Tensor, samples: list[Sample], targets: list[Ta
         masks = [target.masks[i] for i in one.objects[: one.num_foreground].tolist()]
         goals.append(crop_targets(masks, one.foreground, size=mask_logits.shape[-1]))
     labels = torch.cat([s.labels[: s.num_foreground] for s in samples])
-    chosen = mask_logits[torch.arange(len(labels), device=labels.device), labels].float()
+    chosen = at_least_float32(mask_logits[torch.arange(len(labels), device=labels.device), labels])
     return F.binary_cross_entropy_with_logits(chosen, torch.cat(goals).to(chosen))
 
 
@@ -141,7 +142,7 @@ def choose_detections(
         boxes, scores = box_ops.clip(boxes[finite], size), scores[finite, :-1]
         above = scores > settings.score_threshold
         boxes, scores, labels = boxes[above], scores[above], torch.nonzero(above)[:, 1]
-        keep = batched_nms(boxes, scores, labels, settings.nms_threshold)[: settings.detections_per_image]
+        keep = batched_nms(boxes.to(scores), scores, labels, settings.nms_threshold)[: settings.detections_per_image]
         found.append(Found(boxes[keep], scores[keep], labels[keep]))
     return found
 

@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms
 from benchmarks.detection.embedded import boxes as box_ops
 from benchmarks.detection.embedded.anchors import cell_anchors, grid_anchors
 from benchmarks.detection.embedded.instances import Targets
-from benchmarks.detection.embedded.layers import fill_normal
+from benchmarks.detection.embedded.layers import at_least_float32, fill_normal
 from benchmarks.detection.embedded.matching import IGNORED, match, match_best_too, sample
 
 DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -58,11 +58,11 @@ class Head(nn.Module):
             fill_normal(layer, std=0.01)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (N, C, H, W) to logits (N, R) and deltas (N, R, 4), in the anchors' order, float32."""
+        """Features (N, C, H, W) to logits (N, R) and deltas (N, R, 4), in the anchors' order, never bfloat16."""
         x = F.relu_(self.conv(features))
         logits = self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1)
         deltas = self.anchor_deltas(x).permute(0, 2, 3, 1)
-        return logits.float(), deltas.reshape(len(x), -1, 4).float()
+        return at_least_float32(logits), at_least_float32(deltas.reshape(len(x), -1, 4))
 
 
 class ProposalNetwork(nn.Module):
@@ -163,7 +163,7 @@ class ProposalNetwork(nn.Module):
             clipped = box_ops.clip(boxes, size)
             usable = finite & box_ops.have_area(clipped)
             kept = clipped[usable]
-            found.append(kept[batched_nms(kept, logits[usable], numbers[usable], NMS_THRESHOLD)[:post_nms]])
+            found.append(kept[batched_nms(kept.to(logits), logits[usable], numbers[usable], NMS_THRESHOLD)[:post_nms]])
         return found
 
 
