@@ -269,11 +269,14 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) 
     if argv[:2] == ["bench", "input-pipeline"]:
         _add_input_pipeline(commands, common)
         return
+    if argv[:2] == ["bench", "pretrain-cost"]:
+        _add_pretrain_cost(commands, common)
+        return
     parser = _command(commands, common, "bench", "measure a backbone on one task", _bench)
     parser.add_argument(
         "task",
         metavar="TASK",
-        help="see `mocobench protocols`, or input-pipeline; TASK --help shows its settings",
+        help="see `mocobench protocols`, or input-pipeline or pretrain-cost; TASK --help shows its settings",
     )
     parser.add_argument("--backbone", required=True, metavar="PATH|random")
     parser.add_argument("--arch", default="resnet50", help="of the random backbone (resnet50)")
@@ -343,6 +346,56 @@ def _input_pipeline(args: argparse.Namespace) -> None:
     if args.results is not None:
         path = write_record(cost, args.results, data=images.identity(), command=command_of(args))
         print(f"wrote {path}")
+
+
+def _add_pretrain_cost(commands: Any, common: argparse.ArgumentParser) -> None:
+    help_text = "memory and time of a pretraining step on this device: the MoCo v2 paper's Table 3, measured"
+    parser = _command(commands, common, "bench", help_text, _pretrain_cost)
+    parser.add_argument("task", choices=("pretrain-cost",))
+    parser.add_argument("--methods", default="moco,end-to-end", metavar="A,B", help="(moco,end-to-end)")
+    parser.add_argument("--batch-sizes", type=counts, default=[32, 64], metavar="N,M,...", help="on one device (32,64)")
+    parser.add_argument("--arch", default="resnet50", help="(resnet50)")
+    parser.add_argument("--image-size", type=count, default=224, metavar="N", help="pixels (224)")
+    parser.add_argument("--steps", type=count, default=10, metavar="N", help="timed ones, after one more (10)")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for records (results)")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+
+
+def _pretrain_cost(args: argparse.Namespace) -> None:
+    import time
+
+    from benchmarks.pretrain_cost import cost_result
+    from benchmarks.run import write_result
+    from mocobench.runtime.device import choose_device, choose_precision
+    from mocobench.runtime.environment import code_version, environment_stamp
+    from pretrain.cost import cost_recipe, measure_apart, settings_of
+
+    device = choose_device(args.device)
+    precision, code = choose_precision(args.precision, device), code_version()
+    sizes = {"arch": args.arch, "image_size": args.image_size}
+    methods = args.methods.split(",")
+    for recipe in [cost_recipe(method, batch_size=batch, **sizes) for method in methods for batch in args.batch_sizes]:
+        started = time.monotonic()
+        cost = measure_apart(recipe, device=device, precision=precision, num_steps=args.steps)
+        result = cost_result(
+            settings_of(recipe),
+            num_steps=args.steps,
+            images_per_second=cost.images_per_second,
+            peak_memory_bytes=cost.peak_memory_bytes,
+            precision=precision,
+            wall_seconds=time.monotonic() - started,
+            code=code,
+            environment=environment_stamp(device),
+            command=command_of(args),
+        )
+        values = [f"{result.metrics[name]:.1f} {info.unit}" for name, info in result.metric_info.items()]
+        print(f"{recipe.method}, batch {recipe.batch_size}: {', '.join(values)} for 200 epochs")
+        print(f"wrote {write_result(args.results, result)}", flush=True)
+
+
+def counts(text: str) -> list[int]:
+    return [count(part) for part in text.split(",")]
 
 
 def count(text: str) -> int:

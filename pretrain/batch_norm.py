@@ -38,3 +38,10 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.copy_(variances.mean(dim=0))
         self.num_batches_tracked += 1
         return torch.cat(outputs)
+
+
+class GroupedBatchNorm1d(GroupedBatchNorm2d):
+    """The same for features (N, C)."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        assert input.ndim == 2, input.shape

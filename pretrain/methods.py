@@ -7,6 +7,7 @@ query with its positive in column 0, and the normalised embeddings of those quer
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,12 +16,16 @@ from mocobench.runtime.distributed import world_size
 from mocobench.runtime.seeds import derive_seed, seed_everything
 from pretrain.encoder import make_encoder
 from pretrain.end_to_end import EndToEnd
+from pretrain.lars import LARS
 from pretrain.moco import MoCo
-from pretrain.recipes import Recipe
 from pretrain.run import TrainingRun
+from pretrain.settings import Recipe
+from pretrain.simclr import SimCLR, make_projection_head
+
+Encoder = Callable[..., nn.Module]  # pretrain.encoder.make_encoder with everything set that the recipe sets
 
 
-def _make_moco(recipe: Recipe, encoder: Callable[[], nn.Module]) -> nn.Module:
+def _make_moco(recipe: Recipe, encoder: Encoder) -> nn.Module:
     return MoCo(
         encoder,
         dim=recipe.dim,
@@ -31,11 +36,19 @@ def _make_moco(recipe: Recipe, encoder: Callable[[], nn.Module]) -> nn.Module:
     )
 
 
-def _make_end_to_end(recipe: Recipe, encoder: Callable[[], nn.Module]) -> nn.Module:
+def _make_end_to_end(recipe: Recipe, encoder: Encoder) -> nn.Module:
     return EndToEnd(encoder, temperature=recipe.temperature)
 
 
-METHODS = {"moco": _make_moco, "end-to-end": _make_end_to_end}
+def _make_simclr(recipe: Recipe, encoder: Encoder) -> nn.Module:
+    network = encoder(mlp=False)
+    linear = cast(nn.Linear, network.fc)
+    network.fc = make_projection_head(linear.in_features, recipe.dim, bn_groups=recipe.bn_groups // world_size())
+    return SimCLR(network, temperature=recipe.temperature)
+
+
+METHODS = {"moco": _make_moco, "end-to-end": _make_end_to_end, "simclr": _make_simclr}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
 
 
 def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -55,7 +68,7 @@ def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
     model = model.to(run.device).to(memory_format=torch.channels_last).train()
     # All parameters, the key encoder's too, as in the authors' code: those without a gradient are never stepped,
     # and the optimizer's state keeps the authors' numbering.
-    optimizer = torch.optim.SGD(
+    optimizer = OPTIMIZERS[recipe.optimizer](
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,

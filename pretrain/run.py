@@ -8,7 +8,7 @@ import torch
 
 from mocobench.runtime.distributed import world_size
 from mocobench.runtime.errors import UserError
-from pretrain.recipes import Recipe
+from pretrain.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ def make_plan(run: TrainingRun, *, num_images: int) -> Plan:
             "use a smaller batch or more images"
         )
     if recipe.bn_groups % processes:
+        fewer = f"as many processes as divide {recipe.bn_groups}" if recipe.bn_groups > 1 else "one process"
         raise UserError(
             f"--bn-groups {recipe.bn_groups}: expected a multiple of the number of processes, found {processes} of "
-            f"them; use --bn-groups {processes}, or as many processes as divide {recipe.bn_groups}"
+            f"them; use --bn-groups {processes}, which normalises over other groups than the recipe, or {fewer}"
         )
     steps = num_images // recipe.batch_size
     return Plan(
@@ -105,13 +106,15 @@ def make_plan(run: TrainingRun, *, num_images: int) -> Plan:
 
 def plan_text(run: TrainingRun, plan: Plan) -> str:
     """The plan for people."""
-    schedule = "half a cosine" if run.recipe.cosine else f"x 0.1 at epochs {run.recipe.decay_epochs}"
+    recipe = run.recipe
+    schedule = "half a cosine" if recipe.cosine else f"x 0.1 at epochs {recipe.decay_epochs}"
+    warmup = f"{recipe.warmup_epochs} epochs of warm-up, then " if recipe.warmup_epochs else ""
     changes = dict(change.split(": ", 1) for change in run.differs)
     rate = changes.get("learning_rate", f"{plan.learning_rate:.4g}, as in the recipe")
     lines: dict[str, Any] = {
         "steps": f"{plan.steps}: {plan.epochs} epochs of {plan.steps_per_epoch} batches of {plan.batch_size}",
         "images": f"{plan.images}, of which {plan.images_left_out_per_epoch} are left out of each epoch",
-        "learning rate": f"{rate}; {schedule}",
+        "learning rate": f"{rate}; {warmup}{schedule}",
         "processes": f"{plan.processes}, {plan.images_per_process} images of a batch each",
         "BN groups": f"{plan.bn_groups}, {plan.images_per_bn_group} images each",
         "checkpoints": f"every {plan.checkpoint_every} steps and after each epoch, in {run.out}",

@@ -182,9 +182,6 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
         UserError: an image cannot be read, or a loss is not finite.
     """
     run, progress, steps = training.run, training.progress, training.plan.steps_per_epoch
-    rate = learning_rate(run.recipe, progress.epoch)
-    for group in training.optimizer.param_groups:
-        group["lr"] = rate
     normalise = make_normaliser(run)
     training.batches.epoch, training.batches.first = progress.epoch, progress.step
     before = time.monotonic()
@@ -194,6 +191,8 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
             raise batch
         progress.bad_images += batch.bad_images
         views = batch.finish(run.recipe, run.device)
+        for group in training.optimizer.param_groups:
+            group["lr"] = learning_rate(run.recipe, progress.epoch, progress.step, steps_per_epoch=steps)
         values = train_step(run, training.model, training.optimizer, normalise, views, progress)
         now = time.monotonic()
         values |= {"waited": loaded - before, "seconds": now - before}
@@ -209,7 +208,7 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
     waited, seconds = sums.pop("waited"), sums.pop("seconds")
     return {
         "epoch": progress.epoch + 1,
-        "learning_rate": rate,
+        "learning_rate": training.optimizer.param_groups[0]["lr"],  # of the last step
         **{name: total / steps for name, total in sums.items()},
         "images_per_second": steps * run.recipe.batch_size / seconds,
         "data_wait_share": waited / seconds,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as F
 
-from pretrain.recipes import Augmentation
+from pretrain.settings import Augmentation
 
 CROP_ATTEMPTS = 10
 

@@ -19,8 +19,10 @@ from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import torch_generator
 from pretrain import batch_views
 from pretrain.batch_views import apply_views, crop_views, normalise
+from pretrain.moco_recipes import AUG_PLUS, AUG_V1
 from pretrain.pixel_operations import box_radius
-from pretrain.recipes import AUG_PLUS, AUG_V1, RECIPES, Augmentation
+from pretrain.recipes import RECIPES
+from pretrain.settings import Augmentation
 from pretrain.views import View, apply_view, draw_view
 
 SIZE = 48

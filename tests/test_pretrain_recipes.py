@@ -1,12 +1,15 @@
 """Recipes hold the papers' values, and overrides are said."""
 
-from dataclasses import asdict
+from dataclasses import fields
 
 import pytest
 
 from mocobench.runtime.errors import UserError
-from pretrain.recipes import AUG_CIFAR, AUG_PLUS, AUG_V1, RECIPES, card, choose_recipe, customise
+from pretrain.cards import REFERENCES, card
+from pretrain.moco_recipes import AUG_CIFAR, AUG_PLUS, AUG_V1
+from pretrain.recipes import CITED_RECIPES, RECIPES, choose_recipe, customise
 from pretrain.schedule import learning_rate
+from pretrain.settings import Augmentation, Recipe, vary
 
 
 @pytest.mark.parametrize(
@@ -70,13 +73,88 @@ def test_batch_size_leaves_a_given_rate_alone() -> None:
     assert differs == ("batch_size: 256 -> 128",)
 
 
-def test_card_states_every_value() -> None:
-    text = card(RECIPES["moco-v2-200ep"])
-    settings = asdict(RECIPES["moco-v2-200ep"])
-    for name in settings.keys() - {"name", "source", "augmentation"}:
-        assert f"  {name} " in text
-    for name in settings["augmentation"]:
-        assert f"  augmentation.{name} " in text
+@pytest.mark.parametrize(
+    ("name", "batch_size", "rate", "words"),
+    [
+        ("simclr-256-200ep", 1024, 1.2, "scaled linearly with the batch size"),
+        ("simclr-sqrt-256-200ep", 1024, 2.4, "scaled with the square root of the batch size"),
+    ],
+)
+def test_simclr_scales_its_rate_by_the_recipes_rule(name, batch_size, rate, words) -> None:
+    """0.3 x batch / 256 and 0.075 x sqrt(batch)."""
+    before = {"simclr-256-200ep": 0.3, "simclr-sqrt-256-200ep": 1.2}[name]
+    assert RECIPES[name].learning_rate == pytest.approx(before)
+    recipe, differs = customise(RECIPES[name], {"batch_size": batch_size})
+    assert recipe.learning_rate == pytest.approx(rate)
+    assert differs[1].startswith("learning_rate: ")
+    assert differs[1].endswith(f"({words})")
+    assert RECIPES["simclr-4096-1000ep"].learning_rate == pytest.approx(4.8)
+
+
+def test_warm_up_and_cosine_per_step_by_hand() -> None:
+    recipe = RECIPES["simclr-256-200ep"]  # 10 epochs of warm-up, 190 of half a cosine, rate 0.3
+    rates = [
+        learning_rate(recipe, epoch, step, steps_per_epoch=100)
+        for epoch, step in ((0, 0), (0, 50), (5, 0), (10, 0), (105, 0), (199, 99))
+    ]
+    assert rates[:5] == pytest.approx([0, 0.3 * 0.05, 0.15, 0.3, 0.15])
+    assert 0 < rates[5] < 1e-6
+
+
+def test_mocos_rate_stays_the_same_within_an_epoch() -> None:
+    recipe = RECIPES["moco-v2-200ep"]
+    assert learning_rate(recipe, 7, 99, steps_per_epoch=100) == learning_rate(recipe, 7)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_value_has_a_source_that_its_card_prints(name: str) -> None:
+    cited = CITED_RECIPES[name]
+    views = {f"augmentation.{field.name}" for field in fields(Augmentation)}
+    assert cited.sources.keys() == {f.name for f in fields(Recipe)} - {"name", "source", "augmentation"} | views
+    text = card(cited.settings)
+    for setting, source in cited.sources.items():
+        row = next((line for line in text.splitlines() if line.startswith(f"    {setting.split('.')[-1]} ")), None)
+        if row is None:  # only what has no effect is left out
+            assert setting.split(".")[-1] in (
+                "decay_epochs",
+                "blur_sigma",
+                "queue_size",
+                "key_momentum",
+                "warmup_epochs",
+            )
+        else:
+            assert row.endswith(f"  {source}")
+    assert "bilinear, antialiased" in text
+    for tag, reference in REFERENCES.items():
+        assert (f"  {tag} {reference}" in text) == (text.count(tag) > 1)
+
+
+def test_a_card_by_hand() -> None:
+    lines = card(RECIPES["moco-v2-200ep"]).splitlines()
+    assert lines[0] == "moco-v2-200ep  (arXiv 2003.04297, Table 1 (d))"
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line.startswith("    ")}
+    assert rows["crop_scale"] == "0.2 to 1 of the image's area [2] main_moco.py"
+    assert rows["blur_sigma"].startswith("0.1 to 2 pixels [2] moco/loader.py")
+    assert rows["temperature"].startswith("0.2 [3] section 3")
+    assert rows["symmetric"] == "no [1] Algorithm 1"
+    assert lines[-1] == "  [5] SimCLR: Chen et al., arXiv 2002.05709"  # whose blur it is
+
+
+def test_a_card_says_what_a_run_has_changed() -> None:
+    text = card(customise(RECIPES["moco-v2-200ep"], {"batch_size": 128})[0])
+    changed = [line.split() for line in text.splitlines() if line.endswith("changed for this run")]
+    assert [line[:2] for line in changed] == [["batch_size", "128"], ["learning_rate", "0.015"]]
+
+
+def test_no_value_changes_without_a_source() -> None:
+    with pytest.raises(TypeError):
+        vary(CITED_RECIPES["moco-v2-200ep"], temperature=0.5)
+
+
+@pytest.mark.parametrize("name", ["end-to-end-200ep", "simclr-256-200ep"])
+def test_a_queue_is_mocos_alone(name: str) -> None:
+    with pytest.raises(UserError, match=f"--queue-size: expected a recipe of MoCo, found {RECIPES[name].method}"):
+        customise(RECIPES[name], {"queue_size": 4096})
 
 
 def test_unknown_recipe_lists_those_that_exist() -> None:
@@ -91,9 +169,15 @@ def test_unknown_recipe_lists_those_that_exist() -> None:
         ({"batch_size": 32, "bn_groups": 5}, "--bn-groups 5: expected a divisor of the batch size 32"),
         ({"batch_size": 4, "bn_groups": 4}, "leaves at least 2 images a group"),
         ({"queue_size": -1}, "--queue-size -1: expected a number above zero"),
+        ({"batch_size": 0}, "--batch-size 0: expected a number above zero"),
         ({"arch": "vgg16"}, "--arch vgg16: expected one of resnet18, resnet34, resnet50"),
     ],
 )
 def test_impossible_values(changes, message) -> None:
     with pytest.raises(UserError, match=message):
         customise(RECIPES["demo"], changes)
+
+
+def test_a_run_is_longer_than_its_warm_up() -> None:
+    with pytest.raises(UserError, match="--epochs 10: expected more than the 10 epochs of warm-up"):
+        customise(RECIPES["simclr-256-200ep"], {"epochs": 10})

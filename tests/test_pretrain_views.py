@@ -7,7 +7,8 @@ from PIL import Image
 from torchvision import transforms
 
 from mocobench.runtime.seeds import torch_generator
-from pretrain.recipes import AUG_PLUS, AUG_V1, Augmentation
+from pretrain.moco_recipes import AUG_PLUS, AUG_V1
+from pretrain.settings import Augmentation
 from pretrain.views import View, apply_view, draw_view
 
 PLAIN = View(crop=(0, 0, 4, 4), jitter=None, grayscale=False, blur=None, flip=False)
