@@ -49,10 +49,11 @@ def cost_table(results: Sequence[Result], published: Sequence[Published]) -> Tab
     """The paper's rows, then the measured ones by mechanism as the paper has them, batch and device."""
     rows = []
     for row in published:
-        batch = row.pretraining.batch or 0
+        images = row.pretraining.batch or 0
         values = (published_value(row, "gpu_memory_gb"), NOTHING, published_value(row, "hours"))
         tail = (source_of(row), marks_of(row, tuple(row.metrics)))
-        rows.append(Row(PUBLISHED, (row.method, PAPER_GPU, str(batch), str(batch // PAPER_DEVICES), *values, *tail)))
+        sizes = (str(images), str(images // PAPER_DEVICES))
+        rows.append(Row(PUBLISHED, (row.method, PAPER_GPU, *sizes, *values, *tail)))
     for result in sorted(_newest(results), key=_order):
         settings, metrics = result.protocol.settings, result.metrics
         where = f"{result.environment['device']}, {result.precision}"

@@ -1,0 +1,112 @@
+"""What a training step costs, measured on random views: seconds, images per second and peak memory."""
+
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from mocobench.runtime.distributed import world_size
+from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
+from pretrain.methods import make_model
+from pretrain.recipes import ARCHS, choose_recipe
+from pretrain.run import Progress, TrainingRun
+from pretrain.settings import Recipe
+from pretrain.step import make_normaliser, train_step
+
+# The mechanisms of MoCo v2's Table 3, by method, with its settings.
+RECIPES = {"moco": "moco-v2-200ep", "end-to-end": "end-to-end-200ep"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step on one process's part of a batch; `images_per_second` and memory are per process.
+
+    `peak_memory_bytes` is of the process (`host`) and of its CUDA device (`device`) if it uses one.
+    """
+
+    seconds_per_step: float
+    images_per_second: float
+    peak_memory_bytes: dict[str, int]
+
+
+def cost_recipe(method: str, *, batch_size: int, arch: str, image_size: int) -> Recipe:
+    """The recipe of a method with the batch of one device, which is one BN group, as in the paper.
+
+    Raises:
+        UserError: the method is not one of the two that the paper compares, no such arch, or a batch of one image.
+    """
+    if method not in RECIPES:
+        raise UserError(f"--methods {method}: expected {' or '.join(RECIPES)}")
+    if arch not in ARCHS:
+        raise UserError(f"--arch {arch}: expected one of {', '.join(ARCHS)}")
+    if batch_size < 2:
+        raise UserError(f"--batch-sizes {batch_size}: expected at least 2 images, which BN needs")
+    recipe = choose_recipe(RECIPES[method])
+    return replace(recipe, batch_size=batch_size, bn_groups=1, arch=arch, image_size=image_size)
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """What decides the cost, for a record."""
+    names = ("method", "batch_size", "arch", "image_size", "bn_groups", "mlp", "dim", "queue_size", "optimizer")
+    return {name: getattr(recipe, name) for name in names}
+
+
+def measure_apart(recipe: Recipe, *, device: torch.device, precision: str, num_steps: int) -> Cost:
+    """`measure_steps` in a process of its own, so that nothing that ran before is in the peak of memory.
+
+    Raises:
+        UserError: the batch does not fit into memory.
+    """
+    run = TrainingRun(
+        recipe=recipe,
+        differs=(),
+        data=Path(),
+        out=Path(),
+        seed=0,
+        device=device,
+        precision=precision,
+        num_workers=0,
+    )
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+            return apart.submit(measure_steps, run, num_steps=num_steps).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{recipe.method} at batch {recipe.batch_size}: expected enough memory, found that the system killed the "
+            "process; use a smaller batch"
+        ) from error
+
+
+def measure_steps(run: TrainingRun, *, num_steps: int) -> Cost:
+    """The median of `num_steps` steps of a throw-away model, after one that is not counted.
+
+    Seeds the global generators, as making a model does. With several processes all of them have to call it.
+
+    Raises:
+        UserError: the batch does not fit into memory.
+    """
+    recipe, size = run.recipe, run.recipe.image_size
+    reset_peak_memory(run.device)
+    with out_of_memory_means(f"{recipe.method} at batch {recipe.batch_size}", remedy="use a smaller batch"):
+        model, optimizer = make_model(run)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0  # random views would teach it nothing, and at a high rate numbers that are not finite
+        normalise = make_normaliser(run)
+        views = torch.randint(
+            0, 256, (recipe.batch_size // world_size(), 2, 3, size, size), dtype=torch.uint8, device=run.device
+        )
+        seconds = []
+        for step in range(1 + num_steps):
+            started = time.perf_counter()
+            train_step(run, model, optimizer, normalise, views, Progress(step=step))  # its metrics wait for the device
+            seconds.append(time.perf_counter() - started)
+    typical = median(seconds[1:])
+    return Cost(typical, len(views) / typical, peak_memory_bytes(run.device))

@@ -1,0 +1,75 @@
+"""What a step costs: measured in a process of its own, recorded, and refused where it makes no sense."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.pretrain_cost import projected_hours
+from benchmarks.result import read_result
+from mocobench.cli import main
+from mocobench.runtime.errors import UserError
+from pretrain.cost import cost_recipe, measure_apart
+
+CPU = torch.device("cpu")
+
+
+def test_hours_by_hand() -> None:
+    # The paper's 53 hours for MoCo are 200 x 1,281,167 / (53 x 3600) = 1343 images a second.
+    assert projected_hours(1343) == pytest.approx(53, abs=0.05)
+
+
+def test_a_batch_is_one_devices() -> None:
+    recipe = cost_recipe("moco", batch_size=32, arch="resnet50", image_size=224)
+    assert (recipe.batch_size, recipe.bn_groups, recipe.queue_size) == (32, 1, 65536)
+    assert cost_recipe("end-to-end", batch_size=32, arch="resnet50", image_size=224).queue_size == 0
+
+
+def test_the_command_writes_a_record_for_each_method_and_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (
+        "bench pretrain-cost --methods moco,end-to-end --batch-sizes 2 --arch resnet18 --image-size 32 --steps 2"
+    )
+    assert main([*arguments.split(), "--device", "cpu", "--results", str(tmp_path)]) == 0
+    assert "moco, batch 2: " in capsys.readouterr().out
+    records = {result.protocol.settings["method"]: result for result in map(read_result, tmp_path.glob("*.json"))}
+    assert set(records) == {"moco", "end-to-end"}
+    moco = records["moco"]
+    assert moco.protocol.id == "pretrain-cost/custom"
+    assert moco.protocol.differs == ("arch: resnet50 -> resnet18", "image_size: 224 -> 32")
+    assert moco.metrics["memory_gib"] * 2**30 == moco.peak_memory_bytes["host"]
+    assert moco.metrics["hours_200_epochs"] == projected_hours(moco.metrics["images_per_second"])
+
+
+def test_the_peak_is_not_that_of_this_process() -> None:
+    ballast = torch.zeros(2**29)  # 2 GiB
+    ballast.add_(1)
+    recipe = cost_recipe("end-to-end", batch_size=2, arch="resnet18", image_size=32)
+    cost = measure_apart(recipe, device=CPU, precision="fp32", num_steps=1)
+    assert cost.peak_memory_bytes["host"] < ballast.nbytes
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--methods", "moco,byol"), "--methods byol: expected moco or end-to-end"),
+        (("--batch-sizes", "1"), "--batch-sizes 1: expected at least 2 images, which BN needs"),
+        (("--arch", "vgg"), "--arch vgg: expected one of resnet18, resnet34, resnet50"),
+        (("--batch-sizes", "0"), "expected a number from 1, found 0"),
+    ],
+)
+def test_bad_flags_are_one_line(
+    flags: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "pretrain-cost", *flags, "--results", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_does_not_fit_says_so() -> None:
+    recipe = cost_recipe("end-to-end", batch_size=2**24, arch="resnet18", image_size=224)
+    with pytest.raises(
+        UserError, match=r"end-to-end at batch 16777216: expected enough memory, found .*; use a smaller"
+    ):
+        measure_apart(recipe, device=CPU, precision="fp32", num_steps=1)
