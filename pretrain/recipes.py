@@ -13,6 +13,7 @@ from pretrain.simclr_recipes import SIMCLR_RECIPES
 ARCHS = ("resnet18", "resnet34", "resnet50")
 CITED_RECIPES = {cited.settings.name: cited for cited in (*MOCO_RECIPES, *SIMCLR_RECIPES)}
 RECIPES = {name: cited.settings for name, cited in CITED_RECIPES.items()}
+POSITIVE = ("epochs", "image_size", "queue_size", "batch_size", "bn_groups", "learning_rate")
 # How the rate follows the batch size: in words, and the factor for a batch that is `scale` times as large.
 SCALINGS: dict[str, tuple[str, Callable[[float], float]]] = {
     "linear": ("scaled linearly with the batch size", lambda scale: scale),
@@ -56,9 +57,6 @@ def customise(recipe: Recipe, changes: dict[str, Any]) -> tuple[Recipe, tuple[st
     notes = {"learning_rate": f" ({words})"} if is_scaled else {}
     differs = (f"{name}: {before[name]} -> {value}{notes.get(name, '')}" for name, value in changed.items())
     return customised, tuple(differs)
-
-
-POSITIVE = ("epochs", "image_size", "queue_size", "batch_size", "bn_groups", "learning_rate")
 
 
 def _require_usable(recipe: Recipe, positive: list[str]) -> None:

@@ -1,16 +1,23 @@
 """MoCo against answers worked out by hand."""
 
+import copy
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_pretraining import make_run, make_tiny_encoder
 from torch import nn
 from torch.nn import functional as F
 
+from mocobench.runtime.seeds import torch_generator
 from pretrain.batch_norm import GroupedBatchNorm2d
 from pretrain.encoder import make_encoder
+from pretrain.methods import make_model
 from pretrain.moco import MoCo, contrastive_loss
+from pretrain.run import Progress
+from pretrain.step import make_normaliser, train_step
 
 
 @pytest.fixture
@@ -120,6 +127,21 @@ def test_symmetric_is_both_directions_one_below_the_other(model: MoCo) -> None:
     torch.testing.assert_close(embedded, torch.cat([q_a, q_b]))
     torch.testing.assert_close(model.queue[:, :8], torch.cat([k_b, k_a], dim=1))
     assert model.queue_ptr.item() == 8
+
+
+def test_a_step_adds_the_two_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
+    run = make_run(tmp_path, tmp_path, differing={"symmetric": True})
+    model, optimizer = make_model(run)
+    views = torch.randint(256, (4, 2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    normalise = make_normaliser(run)
+    one, other = (normalise(views[:, place]) for place in (0, 1))
+    shuffle = torch.randperm(4, generator=torch_generator(run.seed, "shuffle", 0, 0))
+    with torch.no_grad():
+        logits, _ = copy.deepcopy(model)(one, other, shuffle)
+    found = train_step(run, model, optimizer, normalise, views, Progress())
+    expected = contrastive_loss(logits[:4]) + contrastive_loss(logits[4:])
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_batch_norm_sees_one_group_at_a_time() -> None:
