@@ -199,7 +199,7 @@ def backbone_record(backbone: "Backbone", name: str) -> BackboneRecord:
         name=name,
         arch=backbone.arch,
         digest=backbone.digest,
-        input=backbone.input.to_dict(),
+        input=backbone.input.to_dict() | ({"stride_in_1x1": True} if backbone.stride_in_1x1 else {}),
         provenance=backbone.provenance.to_dict(),
     )
 

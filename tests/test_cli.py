@@ -13,7 +13,7 @@ from benchmarks.run import load_task
 from mocobench.cli import build_parser, main
 
 VOC = ["bench", "voc-detection", "--backbone", "random", "--data", "none", "--engine", "embedded"]
-COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report")
+COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report", "published")
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:

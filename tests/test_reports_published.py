@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.result import RecordError
+from reports.catalogue import Wanted, list_published
+from reports.citations import bibtex, sources_of
+from reports.disagreements import find_disagreements
 from reports.metrics import TITLES
 from reports.published import CHECKED, SHOW, Published, load_published, load_released_files, read_rows
 
@@ -74,6 +78,62 @@ def test_both_sides_of_a_disagreement_are_kept() -> None:
     (authors,) = find("coco-detection/moco-c4-2x@1", "MoCo v1", "MoCo v1")
     (others,) = find("coco-detection/moco-c4-2x@1", "MoCo v1", "PyContrast")
     assert (authors.metrics["mask_ap"], others.metrics["mask_ap"]) == (35.4, 35.6)
+
+
+def test_disagreements_are_found_where_two_sources_say_the_same_work() -> None:
+    found = {
+        (one.first.protocol, one.first.method, one.first.source.short, one.second.source.short, *one.metrics)
+        for one in find_disagreements(load_published())
+    }
+    assert ("voc-detection/moco-c4-24k@1", "MoCo v2", "MoCo v2", "PixPro", "ap50", "ap", "ap75") in found
+    assert ("coco-detection/moco-c4-2x@1", "MoCo v1", "MoCo v1", "PyContrast", "mask_ap") in found
+    # Another width, rate rule, number of epochs or switch is other work.
+    assert {method for _, method, *_ in found} == {"MoCo v1", "MoCo v2"}
+
+
+def test_recipes_name_one_pretraining_each() -> None:
+    for recipe in {row.recipe for row in load_published()} - {"", "random"}:
+        rows = [row for row in load_published() if row.recipe == recipe]
+        assert len({(row.method, row.pretraining.epochs) for row in rows}) == 1, recipe
+
+
+def test_bibtex() -> None:
+    rows = [row for row in load_published() if row.source.short in ("MoCo v2", "PixPro")]
+    text = bibtex(sources_of(rows))
+    assert text.startswith("@misc{moco-v2,\n  title = {{Improved Baselines with Momentum Contrastive Learning}},\n")
+    assert "author = {Chen and Fan and Girshick and He},\n  year = {2020},\n  eprint = {2003.04297}," in text
+    assert "@misc{pixpro," in text
+    assert "author = {Xie and others}" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_the_catalogue_filters() -> None:
+    text = list_published(Wanted(protocol="VOC-detection", method="simclr+", source="SimSiam"), format="csv")
+    rows = [line.split(",") for line in text.splitlines() if line.startswith("row,")]
+    assert [row[4] for row in rows] == ["75.9 (5)", "81.8 (5)"]
+    assert all("re-run by SimSiam" in ",".join(row) for row in rows)
+    only = list_published(Wanted(checked="unchecked", protocol="coco-detection/fpn-2fc-1x@1"), format="csv")
+    assert only.count("row,published") == 3
+    assert list_published(Wanted(source="vissl"), format="bibtex").count("@misc") == 1
+
+
+def test_the_catalogue_shows_disagreements() -> None:
+    text = " ".join(list_published(Wanted(only_disagreements=True)).split())
+    assert "mask AP 35.4 in MoCo v1, COCO, C4 2x but 35.6 in PyContrast, README (printed by PyContrast)" in text
+    assert "SimSiam" not in text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "format", "message"),
+    [
+        (Wanted(method="Moco v9"), "markdown", "expected published rows, found none that fit all flags; methods: "),
+        (Wanted(checked="maybe"), "markdown", "--checked maybe: expected one of original, transcription, unchecked"),
+        (Wanted(), "pdf", "--format pdf: expected one of markdown, latex, csv, html, bibtex"),
+    ],
+)
+def test_the_catalogue_refuses(wanted: Wanted, format: str, message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        list_published(wanted, format=format)
 
 
 def test_the_order_of_simsiams_columns_is_not_ours() -> None:

@@ -1,0 +1,121 @@
+"""Diagnosis: for each rule a record that triggers it, and rows that need none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from benchmarks.result import Result
+from reports.diagnosis import diagnose
+from reports.published import load_published
+from reports.trials import group_results
+
+VOC, LINEAR = "voc-detection/moco-c4-24k@1", "imagenet-linear/moco@1"
+FALLING = [{"iteration": i, "total_loss": 2.0 - i / 20} for i in range(20)]
+FLAT = [{"iteration": i, "total_loss": 1.0} for i in range(20)]
+
+
+def diagnosis_of(results: list[Result]) -> str:
+    (table,) = group_results(results)
+    return diagnose(table, table.rows[0], load_published())
+
+
+@pytest.fixture
+def run(make_result: Any) -> Callable[..., Result]:
+    """A VOC run of MoCo v2, 200 epochs, whose published twin has AP 57.0 ± 0.2 over 5 trials."""
+
+    def make(ap: float = 50.0, *, differs: tuple[str, ...] = (), details: Any = None, **changes: Any) -> Result:
+        protocol = "voc-detection/custom" if differs else VOC
+        result = make_result({"ap": ap}, protocol=protocol, base=VOC, differs=differs, digest="d", **changes)
+        provenance = {"format": "moco", "recipe": "moco-v2-200ep", "epochs": 200}
+        return replace(
+            result, details=details or {}, backbone=replace(result.backbone, provenance=provenance, input={})
+        )
+
+    return make
+
+
+def test_a_row_in_its_band_needs_none(run: Callable[..., Result]) -> None:
+    assert diagnosis_of([run(56.5)]) == ""
+    assert diagnosis_of([run(57.55)]) == ""
+
+
+def test_a_row_off_its_band_says_how_far_and_what_is_known(run: Callable[..., Result]) -> None:
+    text = diagnosis_of([run(56.3)])
+    assert text == "-0.70 points from MoCo v2, Table 1: 57.0 ± 0.2 (5), band ± 0.6: 1 of 5 trials"
+    five = [run(50.0, seed=seed) for seed in range(5)]
+    assert diagnosis_of(five).endswith("nothing in the record tells why")
+
+
+def test_a_backbone_without_a_published_twin_needs_none(make_result: Any) -> None:
+    assert diagnosis_of([make_result({"ap": 1.0}, protocol=VOC)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("differs", "cause"),
+    [
+        ("iterations: 24000 -> 60", "schedule or batch scaled (iterations: 24000 -> 60)"),
+        ("batch_size: 16 -> 2", "schedule or batch scaled (batch_size: 16 -> 2)"),
+        ("norm: SyncBN -> FrozenBN", "BN statistics: norm: SyncBN -> FrozenBN"),
+        ("precise_bn_batches: 200 -> 0", "BN statistics: precise_bn_batches: 200 -> 0"),
+        ("test images: 4952 -> 20", "other data, or a subset of it: test images: 4952 -> 20"),
+    ],
+)
+def test_a_custom_row_is_not_compared_but_told_why(run: Callable[..., Result], differs: str, cause: str) -> None:
+    text = diagnosis_of([run(differs=(differs,))])
+    assert text.startswith("not run as MoCo v2, Table 1: 57.0 ± 0.2 (5): ")
+    assert cause in text
+    assert "points" not in text
+
+
+def test_the_plan_for_fewer_devices_is_shown(run: Callable[..., Result]) -> None:
+    text = diagnosis_of([run(differs=("batch_size: 16 -> 2",), details={"plan": "an eighth of the batch"})])
+    assert "schedule or batch scaled (batch_size: 16 -> 2, an eighth of the batch)" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ({"channel_order": "BGR"}, "input convention: channel order BGR"),
+        ({"mean": [0.0, 0.0, 0.0]}, "input convention: mean [0.0, 0.0, 0.0]"),
+        ({"std": [1.0, 1.0, 1.0]}, "input convention: std [1.0, 1.0, 1.0]"),
+        ({"stride_in_1x1": True}, "stride in the 1x1 convolutions, not in the 3x3"),
+    ],
+)
+def test_the_backbones_input_and_stride(run: Callable[..., Result], given: dict[str, Any], cause: str) -> None:
+    result = run()
+    assert cause in diagnosis_of([replace(result, backbone=replace(result.backbone, input=given))])
+
+
+@pytest.mark.parametrize(
+    ("details", "cause"),
+    [
+        ({"batch_norm": "over parts of 2 images of 16"}, "BN statistics: over parts of 2 images of 16"),
+        ({"loss_curve": FALLING}, "seed 0: the loss is still falling at the end"),
+        ({"loss_curve": [*FLAT, {"total_loss": float("nan")}]}, "seed 0: the loss ends as nan"),
+    ],
+)
+def test_what_the_run_recorded(run: Callable[..., Result], details: dict[str, Any], cause: str) -> None:
+    assert cause in diagnosis_of([run(details=details)])
+
+
+def test_a_converged_loss_and_whole_batches_are_no_causes(run: Callable[..., Result]) -> None:
+    text = diagnosis_of([run(details={"loss_curve": FLAT, "batch_norm": "over the whole batch of 16 images"})])
+    assert "loss" not in text
+    assert "BN" not in text
+
+
+def test_precision_and_skipped_annotations(run: Callable[..., Result]) -> None:
+    text = diagnosis_of([replace(run(skipped=("image 1: empty box",)), precision="bf16")])
+    assert "precision bf16, not fp32" in text
+    assert "1 annotations skipped" in text
+
+
+def test_a_published_number_that_only_the_best_epoch_meets(make_result: Any) -> None:
+    result = make_result({"top1": 66.0}, protocol=LINEAR)
+    provenance = {"format": "moco", "recipe": "moco-v2-200ep", "epochs": 200}
+    result = replace(result, backbone=replace(result.backbone, provenance=provenance))
+    met, missed = (replace(result, details={"best_epoch": {"top1": best}}) for best in (67.4, 66.2))
+    assert "the best epoch, chosen on the test set, reads 67.40" in diagnosis_of([met])
+    assert "best epoch" not in diagnosis_of([missed])

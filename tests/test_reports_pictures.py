@@ -1,0 +1,117 @@
+"""Pictures: which are drawn, from what, and that they are the same every time; and the ranks behind one of them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.result import RecordError
+from mocobench.cli import main
+from reports.blocks import Picture
+from reports.pictures import draw_pictures
+from reports.pretraining_logs import find_logs
+from reports.published import load_published
+from reports.ranks import rank_correlation
+from reports.trials import group_results
+
+LOG = '{"epoch": 1, "loss": 4.0, "knn_top1": 20.0}\n{"epoch": 2, "loss": NaN, "note": "x"}\n'
+
+
+def drawn(results: list[Any], logs: Any = ()) -> dict[str, Picture]:
+    return {picture.name: picture for picture in draw_pictures(group_results(results), load_published(), logs)}
+
+
+def backbones(make_result: Any, values: tuple[tuple[float, float], ...]) -> list[Any]:
+    results = []
+    for number, (top1, ap) in enumerate(values):
+        named = {"backbone": f"b{number}", "digest": str(number)}
+        results.append(make_result({"top1": top1}, **named))
+        results.append(make_result({"ap": ap}, protocol="voc-detection/smoke@1", data="voc", **named))
+    return results
+
+
+def test_ranks_by_hand() -> None:
+    assert rank_correlation([1.0, 2.0, 3.0], [10.0, 30.0, 40.0]) == pytest.approx(1.0)
+    assert rank_correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1.0)
+    assert rank_correlation([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0]) == pytest.approx(0.6)  # 1 - 6 * 4 / (4 * 15)
+    assert rank_correlation([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(3**0.5 / 2)  # ranks 1.5, 1.5, 3
+    assert rank_correlation([1.0, 2.0], [5.0, 5.0]) is None
+
+
+def test_linear_against_detection_says_the_rank_correlation(make_result: Any) -> None:
+    found = drawn(backbones(make_result, ((60.0, 56.0), (67.0, 57.0), (76.0, 53.0))))["linear-against-detection"]
+    assert "rank correlation −0.50, n = 3" in found.svg.decode()
+    two = drawn(backbones(make_result, ((60.0, 56.0), (67.0, 57.0))))["linear-against-detection"]
+    assert "n = 2: too few to rank" in two.svg.decode()
+    assert "linear-against-detection" not in drawn(backbones(make_result, ((60.0, 56.0),)))
+
+
+def test_smoke_and_the_papers_protocol_do_not_share_a_panel(make_result: Any) -> None:
+    results = [
+        make_result(metrics, protocol=protocol, backbone=name, digest=name)
+        for name in "ab"
+        for metrics, protocol in (({"top1": 1.0}, "imagenet-linear/moco@1"), ({"ap": 1.0}, "voc-detection/smoke@1"))
+    ]
+    assert "linear-against-detection" not in drawn(results)
+
+
+def test_trials_are_drawn_where_there_are_several(make_result: Any) -> None:
+    one = make_result({"top1": 1.0}, digest="d")
+    assert "trials" not in drawn([one])
+    assert "trials" in drawn([one, make_result({"top1": 2.0}, digest="d", seed=1)])
+
+
+def test_pretraining_logs_give_their_curves(tmp_path: Path, make_result: Any) -> None:
+    (tmp_path / "run-a").mkdir()
+    (tmp_path / "run-a" / "metrics.jsonl").write_text(LOG)
+    (log,) = find_logs([tmp_path, tmp_path / "run-a"])
+    assert log.name == "run-a"
+    assert log.epochs == ({"epoch": 1.0, "loss": 4.0, "knn_top1": 20.0}, {"epoch": 2.0})
+    svg = drawn([make_result({"top1": 1.0})], [log])["training-curves"].svg.decode()
+    assert "online kNN top-1, %" in svg
+    assert "run-a" in svg
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1.0}'])
+def test_a_broken_log_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(LOG + line)
+    with pytest.raises(RecordError, match=r"metrics\.jsonl: line 3: expected an epoch's values, found"):
+        find_logs([tmp_path])
+
+
+def test_pictures_are_the_same_every_time_and_white(make_result: Any) -> None:
+    results = backbones(make_result, ((60.0, 56.0), (67.0, 57.0)))
+    one, two = drawn(results), drawn(results)
+    assert one == two
+    for picture in one.values():
+        assert b"<date>" not in picture.svg
+        assert Image.open(io.BytesIO(picture.png)).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_name_can_be_drawn(make_result: Any) -> None:
+    names = ("_a$x$", "中文" * 40, "<b>&\n")
+    results = [make_result({"top1": float(i)}, backbone=name, digest=name) for i, name in enumerate(names)]
+    svg = drawn(results)["cost-against-accuracy"].svg.decode()
+    assert "_a$x$" in svg
+    assert "&lt;b&gt;&amp;" in svg
+
+
+def test_the_command_writes_files_that_the_report_names(tmp_path: Path, make_result: Any) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.json").write_text(make_result({"top1": 1.0}).to_json())
+    out = tmp_path / "docs" / "report.md"
+    command = [
+        "report",
+        str(tmp_path / "results"),
+        "--out",
+        str(out),
+        "--pictures",
+        str(tmp_path / "docs" / "pictures"),
+    ]
+    assert main(command) == 0
+    assert "](pictures/cost-against-accuracy.svg)" in out.read_text()
+    for ending in ("svg", "png"):
+        assert (out.parent / "pictures" / f"cost-against-accuracy.{ending}").stat().st_size > 1000
