@@ -1,9 +1,10 @@
-"""Contract over every source and target: nothing is lost, the function is proved, a failure leaves nothing behind."""
+"""Conversion: what is written, the proof and the record of it, and that a failure leaves nothing behind."""
 
 import hashlib
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from torchvision import models
 
 from mocobench.runtime.errors import UserError
-from transfer.backbone import ARCHS, Backbone, InputSpec, Provenance
+from tests.transfer_examples import ARCHS
+from transfer.backbone import Backbone, InputSpec, Provenance
 from transfer.convert import convert, target_formats, to_text
-from transfer.load import load, load_backbone, source_formats
+from transfer.detectron2_names import DETECTRON2_NAMES
+from transfer.load import load_backbone
 from transfer.sources import detectron2 as detectron2_source
 from transfer.targets import detectron2 as detectron2_target
 
@@ -53,55 +56,11 @@ def official_content(state: dict[str, torch.Tensor]) -> dict[str, Any]:
 def samples(
     tmp_path_factory: pytest.TempPathFactory, resnet_state: ResnetState, moco_content: MocoContent
 ) -> dict[str, Path]:
-    """One file of every source format, all of the same ResNet-18."""
+    """The same ResNet-18 in two formats."""
     folder = tmp_path_factory.mktemp("samples")
-    content = moco_content("resnet18")
-    torch.save(content, folder / "moco")
+    torch.save(moco_content("resnet18"), folder / "moco")
     torch.save(resnet_state("resnet18"), folder / "torchvision")
-    (folder / "detectron2").write_bytes(pickle.dumps(official_content(content["state_dict"])))
-    target_formats()["safetensors"].write(load_backbone(folder / "moco"), folder / "safetensors")
     return {path.name: path for path in folder.iterdir()}
-
-
-def test_there_is_a_sample_of_every_source(samples: dict[str, Path]) -> None:
-    assert samples.keys() == source_formats().keys()
-
-
-@pytest.mark.parametrize("module", [*source_formats().values(), *target_formats().values()])
-def test_every_format_says_what_it_is(module: Any) -> None:
-    assert module.SUMMARY
-    assert "\n" not in module.SUMMARY
-    assert module.__name__.startswith("transfer.sources.") or module.SUFFIX.startswith(".")
-
-
-@pytest.mark.parametrize("source", source_formats())
-@pytest.mark.parametrize("to", TARGETS)
-def test_source_to_target_and_back_is_the_identity(
-    tmp_path: Path, samples: dict[str, Path], source: str, to: str
-) -> None:
-    before = load(samples[source])
-    assert before.format == source
-    report = convert(samples[source], tmp_path / "out", to=to)
-    after = load(tmp_path / "out")
-    assert after.format == to
-    assert after.backbone.tensors.keys() == before.backbone.tensors.keys()
-    for name, tensor in before.backbone.tensors.items():
-        assert torch.equal(after.backbone.tensors[name], tensor), name
-    assert after.backbone.digest == before.backbone.digest
-    assert after.backbone.provenance == before.backbone.provenance
-    assert after.found.dropped == {}
-    assert report.proof.largest.relative <= 1e-5
-
-
-@pytest.mark.parametrize("to", TARGETS)
-def test_the_input_convention_and_provenance_travel(tmp_path: Path, resnet_state: ResnetState, to: str) -> None:
-    tensors = {name: t for name, t in resnet_state("resnet18").items() if not name.startswith("fc.")}
-    stride_in_1x1 = to != "torchvision"  # which has no place for it, see below
-    before = Backbone("resnet18", tensors, CUSTOM_INPUT, CUSTOM_PROVENANCE, stride_in_1x1)
-    target_formats()[to].write(before, tmp_path / "out")
-    after = load_backbone(tmp_path / "out")
-    assert (after.input, after.provenance, after.stride_in_1x1) == (CUSTOM_INPUT, CUSTOM_PROVENANCE, stride_in_1x1)
-    assert after.digest == before.digest
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -173,6 +132,7 @@ def test_resnet50_by_the_numbers_and_the_record(tmp_path: Path, moco_content: Mo
         "name": "moco.pth.tar",
         "format": "moco",
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "encoder": "query",
     }
     assert record["target"]["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
     assert record["arch"] == "resnet50"
@@ -192,16 +152,14 @@ def test_a_wrong_name_that_reads_back_right_fails_the_proof_and_leaves_nothing(
 ) -> None:
     """Two BN layers change places in writing and again in reading: only running the file's own names can tell."""
 
-    def swapped(name: str) -> str:
-        return name.replace("conv1.norm", "?").replace("conv2.norm", "conv1.norm").replace("?", "conv2.norm")
-
-    def swapped_in_blocks(name: str) -> str:
-        return name if name.startswith("stem") else swapped(name)
-
-    write, read = detectron2_target.detectron2_name, detectron2_source.canonical_name
-    monkeypatch.setattr(detectron2_target, "detectron2_name", lambda name: swapped_in_blocks(write(name)))
-    monkeypatch.setattr(detectron2_source, "canonical_name", lambda name: read(swapped_in_blocks(name)))
-    with pytest.raises(UserError, match=r"expected the same features .* found them apart by .* under its own names"):
+    blocks = dict(DETECTRON2_NAMES.blocks, bn1="conv2.norm", bn2="conv1.norm")
+    swapped = replace(DETECTRON2_NAMES, blocks=blocks)
+    (layout,) = detectron2_source.LAYOUTS
+    monkeypatch.setattr(detectron2_target, "DETECTRON2_NAMES", swapped)
+    monkeypatch.setattr(detectron2_source, "LAYOUTS", (replace(layout, names=swapped),))
+    with pytest.raises(
+        UserError, match=r"expected the same features .* found them apart by .* at layer1 under its own names"
+    ):
         convert(samples["moco"], tmp_path / "out.pkl", to="detectron2")
     assert list(tmp_path.iterdir()) == []
 

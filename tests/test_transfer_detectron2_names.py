@@ -2,7 +2,8 @@
 
 import pytest
 
-from transfer.backbone import ARCHS, expected_shapes
+from tests.transfer_examples import ARCHS
+from transfer.backbone import expected_shapes
 from transfer.detectron2_names import canonical_name, detectron2_name
 
 

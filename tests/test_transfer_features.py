@@ -10,8 +10,9 @@ import torch
 from torchvision import models
 
 from mocobench.runtime.errors import UserError
+from tests.transfer_examples import ARCHS
 from transfer import verify
-from transfer.backbone import ARCHS, IMAGENET_RGB, Backbone, InputSpec, Provenance
+from transfer.backbone import IMAGENET_RGB, Backbone, InputSpec, Provenance
 from transfer.features import DETECTRON2, TORCHVISION, features
 from transfer.load import load
 from transfer.network import build_network
@@ -30,7 +31,7 @@ def test_equals_torchvision(resnet_state: ResnetState, arch: str) -> None:
     network.fc = torch.nn.Identity()
     with torch.inference_mode():
         expected = network.eval()(PICTURES)
-    torch.testing.assert_close(features(state, TORCHVISION, PICTURES), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(features(state, TORCHVISION, PICTURES)["pooled"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_equals_the_network_of_a_backbone_with_the_stride_in_the_1x1(resnet_state: ResnetState) -> None:
@@ -39,8 +40,8 @@ def test_equals_the_network_of_a_backbone_with_the_stride_in_the_1x1(resnet_stat
     with torch.inference_mode():
         expected = build_network(backbone)(PICTURES)
     found = features(tensors, TORCHVISION, PICTURES, stride_in_1x1=True)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert difference(expected, features(tensors, TORCHVISION, PICTURES)).relative > 1e-3
+    torch.testing.assert_close(found["pooled"], expected, rtol=1e-5, atol=1e-6)
+    assert difference(expected, features(tensors, TORCHVISION, PICTURES)["pooled"]).relative > 1e-3
 
 
 def test_names_decide_which_tensor_is_used(resnet_state: ResnetState) -> None:
@@ -50,8 +51,8 @@ def test_names_decide_which_tensor_is_used(resnet_state: ResnetState) -> None:
         name.replace("bn1", "?").replace("bn2", "bn1").replace("?", "bn2") if name.startswith("layer") else name: t
         for name, t in state.items()
     }
-    expected = features(state, TORCHVISION, PICTURES)
-    assert difference(expected, features(swapped, TORCHVISION, PICTURES)).relative > 1e-3
+    expected = features(state, TORCHVISION, PICTURES)["pooled"]
+    assert difference(expected, features(swapped, TORCHVISION, PICTURES)["pooled"]).relative > 1e-3
     with pytest.raises(KeyError, match=r"stem\.conv1\.weight"):
         features(state, DETECTRON2, PICTURES)
 

@@ -35,6 +35,7 @@ def test_the_text_says_it_all(tmp_path: Path, moco_content: MocoContent) -> None
     assert to_text(found).splitlines() == [
         str(tmp_path / "moco.pth.tar"),
         "  format      moco",
+        "  encoder     query",
         "  backbone    resnet18, 120 tensors, 11,176,512 parameters",
         "  input       RGB, values 0 to 1, mean 0.485 0.456 0.406, std 0.229 0.224 0.225",
         "  stride      in the 3x3 convolutions of bottlenecks",

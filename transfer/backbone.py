@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from mocobench.runtime.errors import UserError
-
-ARCHS = ("resnet18", "resnet34", "resnet50")
+from transfer.arch import make_resnet, parse_arch
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class InputSpec:
 
 # torchvision's and MoCo's convention (PROTOCOLS section 1: to [0, 1], then normalised).
 IMAGENET_RGB = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+# Pixels as they are, from 0 to 1.
+UNIT_RGB = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class Backbone:
 
     @property
     def feature_size(self) -> int:
-        """Channels of the pooled feature: 512 or 2048."""
-        return 2048 if self.arch == "resnet50" else 512
+        """Channels of the pooled feature: 512 or 2048, more in wide networks."""
+        return parse_arch(self.arch).feature_size
 
 
 def is_counter(name: str) -> bool:
@@ -128,13 +129,14 @@ def is_variance(name: str) -> bool:
 
 @cache
 def expected_shapes(arch: str) -> Mapping[str, tuple[int, ...]]:
-    """Canonical names and shapes of an architecture, BN counters included."""
-    from torchvision import models
+    """Canonical names and shapes of an architecture, BN counters included.
 
+    Raises:
+        UserError: it is no ResNet's name.
+    """
     with torch.device("meta"):
-        network = models.get_model(arch, weights=None)
-    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items() if not name.startswith("fc.")}
-    return MappingProxyType(shapes)
+        network = make_resnet(parse_arch(arch))
+    return MappingProxyType({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
 
 
 def check_tensors(arch: str, tensors: dict[str, torch.Tensor], source: str) -> None:
@@ -143,8 +145,6 @@ def check_tensors(arch: str, tensors: dict[str, torch.Tensor], source: str) -> N
     Raises:
         UserError: what is missing, unexpected or wrong, with the first few names of each kind.
     """
-    if arch not in ARCHS:
-        raise UserError(f"{source}: expected one of {', '.join(ARCHS)}, found {arch}")
     shapes = expected_shapes(arch)
     faults = {
         "missing": [name for name in shapes if name not in tensors and not is_counter(name)],

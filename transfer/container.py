@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,9 +28,12 @@ class Content:
     values: dict[str, Any]
     header: dict[str, str] = field(default_factory=dict)
 
-    def section(self, name: str) -> dict[str, Any]:
-        """The dictionary of names under a top-level key; empty when there is none."""
-        section = self.values.get(name)
+    def section(self, keys: str) -> dict[str, Any]:
+        """The dictionary of names under keys with slashes between them (`` is the file); empty when there is none."""
+        section: Any = self.values
+        for key in filter(None, keys.split("/")):
+            section = section.get(key) if isinstance(section, dict) else None
+        section = vars(section) if isinstance(section, Namespace) else section
         return section if _is_by_name(section) else {}
 
     def beside(self, *read: str) -> dict[str, str]:

@@ -40,7 +40,12 @@ class ConversionReport:
         backbone, source = self.source.backbone, self.source
         return {
             "mocobench": mocobench.__version__,
-            "source": {"name": source.path.name, "format": source.format, "sha256": source.sha256},
+            "source": {
+                "name": source.path.name,
+                "format": source.format,
+                "sha256": source.sha256,
+                "encoder": source.found.encoder,
+            },
             "target": {"name": self.target_path.name, "format": self.target_format, "sha256": self.target_sha256},
             "arch": backbone.arch,
             "digest": backbone.digest,
@@ -53,8 +58,10 @@ class ConversionReport:
         }
 
 
-def convert(src: Path, dst: Path, *, to: str, source: str = "auto") -> ConversionReport:
+def convert(src: Path, dst: Path, *, to: str, source: str = "auto", encoder: str | None = None) -> ConversionReport:
     """Convert `src` to the format `to` at `dst`, with the record of the conversion in `dst` + `.json`.
+
+    `source` and `encoder` are as for `load_backbone`.
 
     Both files are written under temporary names; the proof reads the target back, and only then are they renamed.
 
@@ -65,7 +72,7 @@ def convert(src: Path, dst: Path, *, to: str, source: str = "auto") -> Conversio
     src, dst = Path(src), Path(dst)
     target = _choose_target(to)
     _check_destination(src, dst)
-    loaded = load(src, source=source)
+    loaded = load(src, source=source, encoder=encoder)
     with atomic_file(dst) as written, atomic_file(record_path(dst)) as record:
         target.write(loaded.backbone, written)
         read_back = load(written)
@@ -80,11 +87,13 @@ def to_text(report: ConversionReport) -> str:
     source, largest = report.source, report.proof.largest
     counts = ", ".join(f"{count} {kind}" for kind, count in count_by_kind(source).items())
     reasons = Counter(source.found.dropped.values())
+    stages = ", ".join(f"{stage} {difference.relative:.1g}" for stage, difference in report.proof.by_stage.items())
     lines = [
         f"{source.path} ({source.format}, {source.backbone.arch}) -> {report.target_path} ({report.target_format})",
         f"  mapped   {counts}",
         *(f"  dropped  {count} {reason}" for reason, count in reasons.items()),
         f"  proof    largest difference of features {largest.absolute:.3g} absolute, {largest.relative:.3g} relative",
+        f"           relative by stage: {stages}",
         f"  digest   {source.backbone.digest}",
         f"  record   {report.record_path}",
     ]

@@ -10,13 +10,13 @@ from transfer.backbone import Backbone, is_counter, is_variance
 from transfer.load import load
 
 
-def inspect(path: Path, source: str = "auto") -> dict[str, Any]:
+def inspect(path: Path, source: str = "auto", encoder: str | None = None) -> dict[str, Any]:
     """Everything that is known about a checkpoint, as plain values.
 
     Raises:
         UserError: it is not a checkpoint that `load_backbone` reads.
     """
-    loaded = load(path, source=source)
+    loaded = load(path, source=source, encoder=encoder)
     backbone = loaded.backbone
     dropped: dict[str, list[str]] = {}
     for name, reason in loaded.found.dropped.items():
@@ -25,6 +25,7 @@ def inspect(path: Path, source: str = "auto") -> dict[str, Any]:
         "path": str(loaded.path),
         "format": loaded.format,
         "sha256": loaded.sha256,
+        "encoder": loaded.found.encoder,
         "arch": backbone.arch,
         "provenance": backbone.provenance.to_dict(),
         "num_tensors": len(backbone.tensors),
@@ -33,7 +34,7 @@ def inspect(path: Path, source: str = "auto") -> dict[str, Any]:
         "stride": "1x1" if backbone.stride_in_1x1 else "3x3",
         "digest": backbone.digest,
         "dropped": dropped,
-        "warnings": warnings(backbone),
+        "warnings": [*loaded.found.warnings, *warnings(backbone)],
     }
 
 
@@ -74,6 +75,7 @@ def to_text(found: dict[str, Any]) -> str:
     lines = [
         found["path"],
         f"  format      {found['format']}",
+        *([f"  encoder     {found['encoder']}"] if found["encoder"] else []),
         f"  backbone    {found['arch']}, {found['num_tensors']} tensors, {found['num_parameters']:,} parameters",
         f"  input       {spec['channel_order']}, values 0 to {spec['max_value']:g}, mean {_numbers(spec['mean'])}, "
         f"std {_numbers(spec['std'])}",

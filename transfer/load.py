@@ -13,17 +13,12 @@ import torch
 
 from mocobench.runtime.errors import UserError
 from transfer import sources
+from transfer.arch import DEPTHS, NAME, deduce_arch
 from transfer.backbone import Backbone, check_tensors
 from transfer.container import Content, open_checkpoint
 from transfer.found import Found
+from transfer.layout import Layout
 from transfer.network import random_backbone
-
-# (bottleneck blocks?, blocks per stage) of the architectures; He et al., arXiv 1512.03385, Table 1.
-ARCH_BY_BLOCKS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-}
 
 
 @dataclass(frozen=True)
@@ -37,14 +32,17 @@ class Loaded:
     backbone: Backbone
 
 
-def load_backbone(path: Path, *, source: str = "auto") -> Backbone:
+def load_backbone(path: Path, *, source: str = "auto", encoder: str | None = None) -> Backbone:
     """Read a checkpoint of any known format; `source` names the format, `auto` recognises it.
+
+    Where a file holds two encoders, such as a query and a key encoder, `encoder` chooses; None is the one that its
+    authors evaluate.
 
     Raises:
         UserError: the file cannot be read, not exactly one format claims it, or a tensor is missing, unexpected or
             wrong; the message names the file.
     """
-    return load(path, source=source).backbone
+    return load(path, source=source, encoder=encoder).backbone
 
 
 def load_or_random(name: str, *, seed: int, arch: str = "resnet50") -> Backbone:
@@ -56,7 +54,7 @@ def load_or_random(name: str, *, seed: int, arch: str = "resnet50") -> Backbone:
     return random_backbone(arch, seed) if name == "random" else load_backbone(Path(name))
 
 
-def load(path: Path, *, source: str = "auto") -> Loaded:
+def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loaded:
     """As `load_backbone`, with everything that is known about the file.
 
     Raises:
@@ -66,12 +64,12 @@ def load(path: Path, *, source: str = "auto") -> Loaded:
     content = open_checkpoint(path)
     with ThreadPoolExecutor(max_workers=1) as pool:  # hashing hundreds of megabytes takes as long as all the rest
         sha256 = pool.submit(file_sha256, path)
-        format_name, module = choose_source(content, path, source)
-        found = module.read(content, path)
-        tensors = _canonical_tensors(found, path)
-        _refuse_small_stem(tensors, path)
-        arch = _deduce_arch(tensors, found, path)
-        check_tensors(arch, tensors, str(path))
+        format_name, module, layout = choose_source(content, path, source)
+        _check_encoder(encoder, layout, path)
+        found = layout.read(content, path, encoder)
+        if hasattr(module, "finish"):
+            found = module.finish(found, content, path)
+        arch, tensors = _canonical_tensors(found, path)
         provenance = found.provenance
         if provenance.file_sha256 is None:
             provenance = replace(provenance, file_sha256=sha256.result())
@@ -90,8 +88,8 @@ def source_formats() -> dict[str, ModuleType]:
     return {name: import_module(f"{sources.__name__}.{name}") for name in names}
 
 
-def choose_source(content: Content, path: Path, source: str = "auto") -> tuple[str, ModuleType]:
-    """The one format that claims the content.
+def choose_source(content: Content, path: Path, source: str = "auto") -> tuple[str, ModuleType, Layout]:
+    """The one format that claims the content, its module, and the one of its layouts that does.
 
     Raises:
         UserError: none or several claim it, or `source` is none of them.
@@ -99,16 +97,25 @@ def choose_source(content: Content, path: Path, source: str = "auto") -> tuple[s
     formats = source_formats()
     if source != "auto" and source not in formats:
         raise UserError(f"--from {source}: expected auto or one of {', '.join(formats)}")
-    claiming = {name: module for name, module in formats.items() if module.claims(content)}
-    if source != "auto" and source in claiming:
-        return source, claiming[source]
-    if source == "auto" and len(claiming) == 1:
-        return next(iter(claiming.items()))
-    if len(claiming) > 1:
+    claims = [(name, layout) for name, module in formats.items() for layout in module.LAYOUTS if layout.claims(content)]
+    chosen = [(name, layout) for name, layout in claims if source in ("auto", name)]
+    if len(chosen) == 1:
+        name, layout = chosen[0]
+        return name, formats[name], layout
+    claiming = [name for name, _ in claims]
+    if len(chosen) > 1:
         raise UserError(f"{path}: expected one format, found {' and '.join(claiming)}; choose one with --from")
     expected = f"the format {source}" if source != "auto" else f"a checkpoint of one of {', '.join(formats)}"
     found = f"the format {', '.join(claiming)}" if claiming else f"the keys {_some_keys(content)}"
     raise UserError(f"{path}: expected {expected}, found {found}; name another file")
+
+
+def _check_encoder(encoder: str | None, layout: Layout, path: Path) -> None:
+    if encoder is not None and encoder not in layout.encoders:
+        raise UserError(
+            f"{path}: expected --encoder {' or '.join(layout.encoders)}, which are in a {layout.format} file, "
+            f"found {encoder}"
+        )
 
 
 def file_sha256(path: Path) -> str:
@@ -130,44 +137,45 @@ def _some_keys(content: Content) -> str:
     return (", ".join(shown) or "none") + (f" and {more} more" if more > 0 else "")
 
 
-def _canonical_tensors(found: Found, path: Path) -> dict[str, torch.Tensor]:
-    """The mapped tensors under canonical names, copied so that nothing depends on the file any more."""
+def _canonical_tensors(found: Found, path: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """The architecture, and its tensors copied so that nothing depends on the file any more.
+
+    Everything is checked before it is copied: a small file can describe tensors that fill any memory.
+    """
     accounted = found.canonical.keys() | found.dropped.keys()
     assert found.own.keys() <= accounted, found.own.keys() - accounted
-    not_tensors = [name for name in found.canonical if not isinstance(found.own[name], torch.Tensor)]
+    not_tensors = [name for name in found.canonical if not _is_plain(found.own[name])]
     if not_tensors:
         raise UserError(f"{path}: expected tensors, found other values under {', '.join(not_tensors[:3])}")
-    tensors = {
-        ours: found.own[own].detach().clone(memory_format=torch.contiguous_format)
-        for own, ours in found.canonical.items()
-    }
-    if len(tensors) < len(found.canonical):
+    mapped = {ours: found.own[own] for own, ours in found.canonical.items()} | found.implied
+    if len(mapped) < len(found.canonical) + len(found.implied):
         twice = [name for name, count in Counter(found.canonical.values()).items() if count > 1]
         raise UserError(f"{path}: expected each tensor once, found {', '.join(twice[:3])} under two names")
-    return tensors
-
-
-def _refuse_small_stem(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """A canonical ResNet has one stem; with another, benchmarks and formats would use the weights wrongly."""
-    stem = tensors.get("conv1.weight")
-    if stem is not None and tuple(stem.shape[2:]) == (3, 3):
+    described, size = sum(tensor.nbytes for tensor in mapped.values()), path.stat().st_size
+    if described > size + sum(tensor.nbytes for tensor in found.implied.values()):
         raise UserError(
-            f"{path}: expected a ResNet with the 7x7 stem that detectors and other formats know, found the 3x3 stem "
-            "for pictures of 32 pixels; such a network is measured while it is pretrained, with --knn-every"
+            f"{path}: expected tensors that fit in a file of {size} bytes, found some that describe {described} bytes; "
+            "download or write it again"
         )
+    arch = _deduce_arch(mapped, found, path)
+    check_tensors(arch, mapped, str(path))
+    copied = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in mapped.items()}
+    return arch, copied
+
+
+def _is_plain(value: object) -> bool:
+    is_dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+    return is_dense and value.device.type == "cpu"  # type: ignore[attr-defined]
 
 
 def _deduce_arch(tensors: dict[str, torch.Tensor], found: Found, path: Path) -> str:
-    """The architecture that the blocks' names tell; what the file says of itself must agree."""
-    blocks = {tuple(name.split(".")[:2]) for name in tensors if name.startswith("layer")}
-    per_stage = tuple(sum(stage == f"layer{number}" for stage, _ in blocks) for number in (1, 2, 3, 4))
-    is_bottleneck = any(name.endswith(".conv3.weight") for name in tensors)
-    arch = ARCH_BY_BLOCKS.get((is_bottleneck, per_stage))
-    if arch is None:
-        raise UserError(
-            f"{path}: expected one of {', '.join(ARCH_BY_BLOCKS.values())}, found {list(per_stage)} "
-            f"{'bottleneck' if is_bottleneck else 'basic'} blocks"
-        )
-    if found.declared_arch not in (None, arch):
-        raise UserError(f"{path}: expected the {found.declared_arch} it says it is, found the tensors of a {arch}")
-    return arch
+    """The architecture that names and shapes tell; what the file says of itself must agree."""
+    arch = deduce_arch({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found.small_stem)
+    if isinstance(arch, str):
+        blocks = ", ".join(f"{list(blocks)}" for _, blocks in DEPTHS.values())
+        raise UserError(f"{path}: expected a ResNet of {blocks} blocks in its stages, found {arch}")
+    # Checkpoints name torchvision's network, whatever stem was put in the place of its own.
+    declared = (found.declared_arch or "").split("-")[0]
+    if NAME.fullmatch(declared) and declared != arch.name.split("-")[0]:
+        raise UserError(f"{path}: expected the {declared} it says it is, found the tensors of a {arch.name}")
+    return arch.name

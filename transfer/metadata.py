@@ -1,13 +1,16 @@
 """What a weights file that this project writes says about itself: one line of JSON that travels with the tensors."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mocobench.runtime.errors import UserError
 from transfer.backbone import Backbone, InputSpec, Provenance
+from transfer.found import Found
 
 KEY = "mocobench"
+# The same in the header of a safetensors file that is for another tool, under that tool's names.
+KEY_FOR_OTHERS = "mocobench.metadata"
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,12 @@ def parse_metadata(text: str, path: Path) -> Metadata:
             f"{path}: expected the metadata that mocobench writes, found {type(error).__name__} {error}; "
             "convert the original checkpoint again"
         ) from error
+
+
+def with_metadata(found: Found, text: str, path: Path) -> Found:
+    """What was found, with what the file says of itself in the place of what its format lets one assume.
+
+    Raises:
+        UserError: as for `parse_metadata`.
+    """
+    return replace(found, **vars(parse_metadata(text, path)))

@@ -2,9 +2,10 @@
 
 import torch
 from torch import nn
-from torchvision import models
+from torchvision.models.resnet import Bottleneck
 
 from mocobench.runtime.seeds import derive_seed
+from transfer.arch import make_resnet, parse_arch
 from transfer.backbone import IMAGENET_RGB, Backbone, Provenance, is_counter
 
 
@@ -13,11 +14,10 @@ def build_network(backbone: Backbone) -> nn.Module:
 
     Maps prepared images (N, 3, H, W) to pooled features (N, `backbone.feature_size`).
     """
-    network = models.get_model(backbone.arch, weights=None)
-    network.fc = nn.Identity()
+    network = make_resnet(parse_arch(backbone.arch))
     if backbone.stride_in_1x1:
         for block in network.modules():
-            if isinstance(block, models.resnet.Bottleneck):
+            if isinstance(block, Bottleneck):
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
     missing, unexpected = network.load_state_dict(backbone.tensors, strict=False)
     assert not unexpected, unexpected
@@ -29,7 +29,7 @@ def random_backbone(arch: str, seed: int) -> Backbone:
     """A freshly initialised torchvision ResNet: the baseline that a pretrained backbone must beat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "random-backbone"))
-        network = models.get_model(arch, weights=None)
-    tensors = {name: t.detach().clone() for name, t in network.state_dict().items() if not name.startswith("fc.")}
+        network = make_resnet(parse_arch(arch))
+    tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     provenance = Provenance(source="random", format="random", method="random", epochs=0, seed=seed)
     return Backbone(arch, tensors, IMAGENET_RGB, provenance)

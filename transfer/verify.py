@@ -1,6 +1,6 @@
 """Proof that a conversion kept the function: the same features for the same pictures, before and after."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ import torch
 
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import torch_generator
-from transfer.features import features
+from transfer.arch import parse_arch
+from transfer.features import STAGES, features
 from transfer.load import Loaded
 from transfer.network import build_network
 
@@ -28,16 +29,24 @@ class Difference:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared with the source's features, and how far apart it was, on a batch of that shape and seed."""
+    """What was compared with the source's features, how far apart each stage was, on a batch of that shape and seed."""
 
-    differences: Mapping[str, Difference]
+    differences: Mapping[str, Mapping[str, Difference]]
     batch_shape: tuple[int, ...] = BATCH_SHAPE
     batch_seed: int = BATCH_SEED
 
     @property
+    def by_stage(self) -> dict[str, Difference]:
+        """The largest difference of all comparisons, for each stage."""
+        return {
+            stage: max((stages[stage] for stages in self.differences.values()), key=lambda d: d.relative)
+            for stage in STAGES
+        }
+
+    @property
     def largest(self) -> Difference:
-        """The largest difference of all comparisons."""
-        return max(self.differences.values(), key=lambda difference: difference.relative)
+        """The largest difference of all comparisons and stages."""
+        return max(self.by_stage.values(), key=lambda difference: difference.relative)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -46,15 +55,18 @@ class Proof:
             "max_relative_allowed": MAX_RELATIVE,
             "largest_absolute": self.largest.absolute,
             "largest_relative": self.largest.relative,
-            "differences": {name: vars(difference) for name, difference in self.differences.items()},
+            "differences": {
+                name: {stage: vars(difference) for stage, difference in stages.items()}
+                for name, stages in self.differences.items()
+            },
         }
 
 
 def prove(source: Loaded, target: Loaded) -> Proof:
-    """Compare the source as its owner runs it with the target as read back from disk, in two ways.
+    """Compare, stage by stage, the source as its owner runs it with the target as read back from disk.
 
-    Source and target are each run under their own names with their own input convention and stride, from the same RGB
-    pictures with values in [0, 1]. The target is also run as the benchmarks run it, as torchvision's ResNet.
+    Source and target are each run under their own names with their own input convention, stem and stride, from the same
+    RGB pictures with values in [0, 1]. The target is also run as the benchmarks run it, as torchvision's ResNet.
 
     Raises:
         UserError: a relative difference is above 1e-5 or not a number.
@@ -65,14 +77,18 @@ def prove(source: Loaded, target: Loaded) -> Proof:
         "under its own names": _own_features(target, pictures),
         "as benchmarks run it": _network_features(target, pictures),
     }
-    proof = Proof({name: difference(expected, values) for name, values in found.items()})
-    for name, values in proof.differences.items():
-        if not values.relative <= MAX_RELATIVE:
-            raise UserError(
-                f"{source.path}: expected the same features after conversion to {target.format}, found them apart by "
-                f"a relative {values.relative:.3g} (allowed {MAX_RELATIVE:g}) {name}; nothing was written"
-            )
-    return proof
+    differences = {
+        name: {stage: difference(expected[stage], values[stage]) for stage in STAGES} for name, values in found.items()
+    }
+    for name, stages in differences.items():
+        for stage, values in stages.items():
+            if not values.relative <= MAX_RELATIVE:
+                raise UserError(
+                    f"{source.path}: expected the same features after conversion to {target.format}, found them apart "
+                    f"by a relative {values.relative:.3g} (allowed {MAX_RELATIVE:g}) at {stage} {name}; nothing was "
+                    "written"
+                )
+    return Proof(differences)
 
 
 def difference(expected: torch.Tensor, found: torch.Tensor) -> Difference:
@@ -84,12 +100,25 @@ def difference(expected: torch.Tensor, found: torch.Tensor) -> Difference:
     return Difference(absolute, relative)
 
 
-def _own_features(loaded: Loaded, pictures: torch.Tensor) -> torch.Tensor:
+def _own_features(loaded: Loaded, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
     found = loaded.found
-    return features(found.own, found.spelling, found.input.prepare(pictures), stride_in_1x1=found.stride_in_1x1)
+    return features(
+        found.network,
+        found.spelling,
+        found.input.prepare(pictures),
+        stem=parse_arch(loaded.backbone.arch).stem,
+        stride_in_1x1=found.stride_in_1x1,
+    )
 
 
 @torch.inference_mode()
-def _network_features(loaded: Loaded, pictures: torch.Tensor) -> torch.Tensor:
-    features: torch.Tensor = build_network(loaded.backbone)(loaded.backbone.input.prepare(pictures))
-    return features
+def _network_features(loaded: Loaded, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    network, outputs = build_network(loaded.backbone), {}
+
+    def keep(stage: str) -> Callable[..., None]:
+        return lambda module, inputs, output: outputs.update({stage: output})
+
+    for stage in STAGES[:-1]:
+        network.get_submodule("maxpool" if stage == "stem" else stage).register_forward_hook(keep(stage))
+    outputs["pooled"] = network(loaded.backbone.input.prepare(pictures))
+    return outputs

@@ -1,7 +1,10 @@
 """One file per checkpoint format that can be read. `moco.py` is the format `moco`.
 
 A source module offers
-    SUMMARY                       one line for the command line's help
-    claims(content) -> bool       whether the content of a file is in this format, by its keys alone
-    read(content, path) -> Found  its weights under their own names and the canonical ones, see transfer/found.py
+    SUMMARY                               one line for the command line's help
+    LAYOUTS                               how its files are laid out, as data, see transfer/layout.py
+    finish(found, content, path) -> Found where names do not say it all (optional): what else the file says of itself
+
+The layouts of all modules exclude each other: a test makes a file of each and reads it. docs/formats.md shows how to
+add a format.
 """

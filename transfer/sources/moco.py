@@ -4,72 +4,59 @@ epoch, arch, optimizer
 state_dict: module.encoder_q.*  the query encoder, with its projection head at `fc`
             module.encoder_k.*  the key encoder, its moving average
             module.queue, module.queue_ptr
-mocobench:  recipe, seed, input (ours only)
+mocobench:  recipe, seed, input (of `mocobench pretrain`) or metadata (of `mocobench convert`)
 """
 
 from dataclasses import replace
 from pathlib import Path
 
 from mocobench.runtime.errors import UserError
-from transfer.backbone import IMAGENET_RGB, InputSpec, Provenance
+from transfer.backbone import InputSpec
 from transfer.container import Content
-from transfer.features import TORCHVISION
 from transfer.found import Found
+from transfer.layout import Layout
+from transfer.metadata import KEY, with_metadata
 
-SUMMARY = "checkpoint of the MoCo authors' code or of `mocobench pretrain`"
-QUERY = "module.encoder_q."
-SPELLING = replace(TORCHVISION, prefix=QUERY)
-# Everything but the query encoder's trunk serves the pretext task only.
-DROPPED = {
-    QUERY + "fc.": "projection head",
-    "module.encoder_k.": "key encoder",
-    "module.queue": "queue of keys",
-}
+# The methods of `mocobench pretrain`, all of them in the layout of MoCo's authors
+METHODS = {"moco": "MoCo", "end-to-end": "end-to-end", "simclr": "SimCLR"}
+SUMMARY = "checkpoint of the MoCo authors' code (v1, v2) or of `mocobench pretrain`"
+LAYOUTS = (
+    Layout(
+        format="moco",
+        method="MoCo",
+        sections=("state_dict",),
+        encoders={"query": "encoder_q.", "key": "encoder_k."},
+        heads={"fc.": "projection head"},
+        # Everything but the query encoder's trunk serves the pretext task only.
+        dropped={"queue": "queue of keys"},
+    ),
+)
 
 
-def claims(content: Content) -> bool:
-    """`state_dict` holds a `module.encoder_q.`."""
-    return content.container == "torch" and any(str(name).startswith(QUERY) for name in content.section("state_dict"))
-
-
-def read(content: Content, path: Path) -> Found:
-    """The query encoder's trunk; the input convention is ours if the file states one, else the authors'.
+def finish(found: Found, content: Content, path: Path) -> Found:
+    """The head's kind, and recipe, seed and input convention where the file has them.
 
     Raises:
-        UserError: our own part of the file is not what `mocobench pretrain` writes.
+        UserError: our own part of the file is not what this project writes.
     """
-    own = content.section("state_dict")
-    dropped = {name: reason for name in own if (reason := _reason_to_drop(name))}
-    head = "MLP" if QUERY + "fc.2.weight" in own else "linear"
-    ours = content.section("mocobench")
+    found.dropped.pop(KEY, None)
+    ours = content.section(KEY)
+    if "metadata" in ours:
+        return with_metadata(found, str(ours["metadata"]), path)
+    head = "MLP head" if any(name.endswith("encoder_q.fc.0.weight") for name in found.own) else "linear head"
+    provenance = replace(found.provenance, method=f"MoCo, {head}")
+    if not ours:
+        return replace(found, provenance=provenance)
     try:
-        spec = InputSpec.from_dict(ours["input"]) if ours else IMAGENET_RGB
-        recipe = str(ours["recipe"]["name"]) if ours else None
-        seed = int(ours["seed"]) if ours else None
+        method = METHODS[ours["recipe"].get("method", "moco")]  # before version 0.2 there was no other
+        recipe, seed = str(ours["recipe"]["name"]), int(ours["seed"])
+        return replace(
+            found,
+            input=InputSpec.from_dict(ours["input"]),
+            provenance=replace(provenance, method=f"{method}, {head}", recipe=recipe, seed=seed),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: expected under `mocobench` a recipe, a seed and an input convention, found "
+            f"{path}: expected under `{KEY}` a recipe, a seed and an input convention, found "
             f"{type(error).__name__} {error}; write the checkpoint again"
         ) from error
-    epoch, arch = content.values.get("epoch"), content.values.get("arch")
-    provenance = Provenance(
-        source=path.name,
-        format="moco",
-        method=f"MoCo, {head} head",
-        epochs=epoch if isinstance(epoch, int) else None,
-        recipe=recipe,
-        seed=seed,
-    )
-    return Found(
-        own=own,
-        spelling=SPELLING,
-        canonical={name: name.removeprefix(QUERY) for name in own if name not in dropped},
-        dropped=dropped | content.beside("state_dict", "epoch", "arch", "mocobench"),
-        input=spec,
-        provenance=provenance,
-        declared_arch=arch if isinstance(arch, str) else None,
-    )
-
-
-def _reason_to_drop(name: str) -> str | None:
-    return next((reason for start, reason in DROPPED.items() if name.startswith(start)), None)

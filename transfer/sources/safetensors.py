@@ -3,23 +3,28 @@
 from pathlib import Path
 
 from transfer.container import Content
-from transfer.features import TORCHVISION
 from transfer.found import Found
-from transfer.metadata import KEY, parse_metadata
+from transfer.layout import Layout
+from transfer.metadata import KEY, with_metadata
 
 SUMMARY = "safetensors file that this project wrote"
+LAYOUTS = (
+    Layout(
+        format="safetensors",
+        method=None,
+        sections=("",),
+        encoders={"backbone": ""},
+        heads={},
+        containers=("safetensors",),
+        beside=(KEY,),
+    ),
+)
 
 
-def claims(content: Content) -> bool:
-    """The header has our metadata."""
-    return content.container == "safetensors" and KEY in content.header
-
-
-def read(content: Content, path: Path) -> Found:
-    """Every tensor, under its canonical name already.
+def finish(found: Found, content: Content, path: Path) -> Found:
+    """What the header says.
 
     Raises:
         UserError: the metadata is not what this project writes.
     """
-    canonical = {name: name for name in content.values}
-    return Found(content.values, TORCHVISION, canonical, {}, **vars(parse_metadata(content.header[KEY], path)))
+    return with_metadata(found, content.header[KEY], path)

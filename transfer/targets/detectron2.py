@@ -9,8 +9,9 @@ from pathlib import Path
 
 import mocobench
 from transfer.backbone import Backbone
-from transfer.detectron2_names import detectron2_name
+from transfer.detectron2_names import DETECTRON2_NAMES
 from transfer.metadata import KEY, metadata_json
+from transfer.refusals import refuse_small_stem
 
 SUMMARY = "weight pickle for Detectron2's MODEL.WEIGHTS"
 SUFFIX = ".pkl"
@@ -18,9 +19,14 @@ PICKLE_PROTOCOL = 4  # read by every Python that Detectron2 runs on
 
 
 def write(backbone: Backbone, path: Path) -> None:
-    """Write the trunk under Detectron2's names as float32 arrays, BN counters as int64."""
+    """Write the trunk under Detectron2's names as float32 arrays, BN counters as int64.
+
+    Raises:
+        UserError: the stem is 3x3, which Detectron2's ResNets do not have.
+    """
+    refuse_small_stem(backbone, "Detectron2")
     content = {
-        "model": {detectron2_name(name): tensor.numpy() for name, tensor in backbone.tensors.items()},
+        "model": {DETECTRON2_NAMES.theirs(name): tensor.numpy() for name, tensor in backbone.tensors.items()},
         "__author__": f"{KEY} {mocobench.__version__} {metadata_json(backbone)}",
         # Lets Detectron2 find places for names without the `backbone.` or `roi_heads.` of its models.
         "matching_heuristics": True,

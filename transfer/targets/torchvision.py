@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from mocobench.runtime.errors import UserError
 from transfer.backbone import Backbone
 from transfer.metadata import KEY, metadata_json
+from transfer.refusals import refuse_stride_in_1x1
 
 SUMMARY = "state dict for torchvision's ResNets, without fc"
 SUFFIX = ".pth"
@@ -19,11 +19,7 @@ def write(backbone: Backbone, path: Path) -> None:
     Raises:
         UserError: the stride is in the 1x1 convolutions, where torchvision's ResNets do not have it.
     """
-    if backbone.stride_in_1x1:
-        raise UserError(
-            f"{backbone.provenance.source}: expected the stride in the 3x3 convolutions, as torchvision has it, found "
-            "it in the 1x1; convert to detectron2 or safetensors"
-        )
+    refuse_stride_in_1x1(backbone, "torchvision")
     state = OrderedDict(backbone.tensors)
     vars(state)[KEY] = metadata_json(backbone)
     torch.save(state, path)

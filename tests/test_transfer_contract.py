@@ -1,0 +1,136 @@
+"""Contract over every source and target: exactly one format claims a file, nothing is lost, the function is proved.
+
+A new file in transfer/sources or transfer/targets joins these tests by itself.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mocobench.runtime.errors import UserError
+from tests.transfer_examples import LAYOUTS, has_small_stem, narrow_resnets, trained_tensors, write_example
+from transfer.backbone import Backbone, InputSpec, Provenance
+from transfer.convert import convert, target_formats
+from transfer.features import STAGES
+from transfer.inspect import inspect, to_text
+from transfer.load import load, load_backbone, source_formats
+
+TARGETS = tuple(target_formats())
+# One of everything a backbone can say, none of it the default.
+CUSTOM_INPUT = InputSpec((103.5, 116.3, 123.7), (1.0, 2.0, 3.0), channel_order="BGR", max_value=255.0)
+CUSTOM_PROVENANCE = Provenance("a.pth.tar", "moco", "MoCo, MLP head", 200, "demo", 3, "ab" * 32)
+TAKE_STRIDE_IN_1X1 = ("detectron2", "safetensors")
+TAKE_SMALL_STEM = ("moco", "safetensors", "torchvision")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow() -> Iterator[None]:
+    with narrow_resnets():
+        yield
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file of every layout of every source format, as `format-number`."""
+    folder = tmp_path_factory.mktemp("samples")
+    return {name: write_example(folder / name, name) for name in LAYOUTS}
+
+
+def is_refused(source: str, to: str) -> bool:
+    """Whether the target has no place for what every file of the layout is."""
+    layout = LAYOUTS[source]
+    no_stem = has_small_stem(layout) and to not in TAKE_SMALL_STEM
+    return no_stem or (layout.stride_in_1x1 and to not in TAKE_STRIDE_IN_1X1)
+
+
+@pytest.mark.parametrize("module", [*source_formats().values(), *target_formats().values()])
+def test_every_format_says_what_it_is(module: Any) -> None:
+    assert module.SUMMARY
+    assert "\n" not in module.SUMMARY
+    if module.__name__.startswith("transfer.sources."):
+        assert {layout.format for layout in module.LAYOUTS} == {module.__name__.rpartition(".")[2]}
+    else:
+        assert module.SUFFIX.startswith(".")
+
+
+@pytest.mark.parametrize("source", LAYOUTS)
+def test_exactly_one_layout_claims_an_example(samples: dict[str, Path], source: str) -> None:
+    loaded = load(samples[source])
+    assert loaded.format == LAYOUTS[source].format
+    assert f"format      {loaded.format}" in to_text(inspect(samples[source]))
+    expected = trained_tensors(loaded.backbone.arch)
+    affine = LAYOUTS[source].spelling.mean is None
+    for name, tensor in expected.items():
+        if not (affine and "running" in name) and name in loaded.backbone.tensors:
+            assert torch.equal(loaded.backbone.tensors[name], tensor), name
+
+
+@pytest.mark.parametrize("source", [name for name, layout in LAYOUTS.items() if len(layout.encoders) > 1])
+def test_either_encoder_can_be_chosen(samples: dict[str, Path], source: str) -> None:
+    for encoder in LAYOUTS[source].encoders:
+        assert load(samples[source], encoder=encoder).found.encoder == encoder
+    with pytest.raises(UserError, match=r"expected --encoder .* or .*, which are in a .* file, found teachers"):
+        load(samples[source], encoder="teachers")
+
+
+@pytest.mark.parametrize("source", [name for name, layout in LAYOUTS.items() if layout.containers == ("torch",)])
+@pytest.mark.parametrize("wrapper", ["module.", "module._orig_mod."])
+def test_wrappers_names_do_not_matter(tmp_path: Path, samples: dict[str, Path], source: str, wrapper: str) -> None:
+    def wrapped(value: Any) -> Any:
+        holds_tensors = any(isinstance(item, torch.Tensor) for item in value.values())
+        return {
+            wrapper + name if holds_tensors else name: wrapped(item) if isinstance(item, dict) else item
+            for name, item in value.items()
+        }
+
+    torch.save(wrapped(torch.load(samples[source], weights_only=True)), tmp_path / "f")
+    assert load_backbone(tmp_path / "f").digest == load_backbone(samples[source]).digest
+
+
+@pytest.mark.parametrize("source", LAYOUTS)
+def test_every_source_to_every_target_and_back_is_the_identity(
+    tmp_path: Path, samples: dict[str, Path], source: str
+) -> None:
+    before = load_backbone(samples[source])
+    assert before.provenance.format == LAYOUTS[source].format
+    for to, target in target_formats().items():
+        if is_refused(source, to):
+            with pytest.raises(UserError, match=r"expected .*, as .* has it, found .*; convert to"):
+                target.write(before, tmp_path / "out")
+            continue
+        target.write(before, tmp_path / "out")
+        after = load(tmp_path / "out")
+        assert (after.format, after.found.dropped) == (to, {})
+        assert after.backbone.tensors.keys() == before.tensors.keys()
+        for name, tensor in before.tensors.items():
+            assert torch.equal(after.backbone.tensors[name], tensor), (to, name)
+        assert after.backbone.digest == before.digest
+        assert after.backbone.provenance == before.provenance
+
+
+@pytest.mark.parametrize(
+    ("source", "to"),
+    [(name, "safetensors") for name in LAYOUTS] + [("moco-0", to) for to in TARGETS if to != "safetensors"],
+)
+def test_every_source_and_every_target_is_proved(
+    tmp_path: Path, samples: dict[str, Path], source: str, to: str
+) -> None:
+    """The owner's network, run from the file's own names, against what was written."""
+    proof = convert(samples[source], tmp_path / "out", to=to).proof
+    assert proof.differences.keys() == {"under its own names", "as benchmarks run it"}
+    for stages in proof.differences.values():
+        assert tuple(stages) == STAGES
+    assert proof.largest.relative <= 1e-5
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_the_input_convention_and_provenance_travel(tmp_path: Path, to: str) -> None:
+    stride_in_1x1 = to in TAKE_STRIDE_IN_1X1
+    before = Backbone("resnet18", trained_tensors("resnet18"), CUSTOM_INPUT, CUSTOM_PROVENANCE, stride_in_1x1)
+    target_formats()[to].write(before, tmp_path / "out")
+    after = load_backbone(tmp_path / "out")
+    assert (after.input, after.provenance, after.stride_in_1x1) == (CUSTOM_INPUT, CUSTOM_PROVENANCE, stride_in_1x1)
+    assert after.digest == before.digest

@@ -1,0 +1,23 @@
+"""A safetensors file for timm: `timm.create_model("resnet50", num_classes=0)` loads it strictly."""
+
+from pathlib import Path
+
+from transfer.backbone import Backbone
+from transfer.metadata import KEY_FOR_OTHERS, metadata_json
+from transfer.refusals import refuse_small_stem, refuse_stride_in_1x1
+
+SUMMARY = "safetensors for timm's ResNets, without fc"
+SUFFIX = ".safetensors"
+
+
+def write(backbone: Backbone, path: Path) -> None:
+    """Write the tensors under timm's names, which are the canonical ones; the metadata goes to the header.
+
+    Raises:
+        UserError: the stride is in the 1x1 convolutions or the stem is 3x3, which timm's ResNets do not have.
+    """
+    from safetensors.torch import save
+
+    refuse_stride_in_1x1(backbone, "timm")
+    refuse_small_stem(backbone, "timm")
+    path.write_bytes(save(backbone.tensors, metadata={"format": "pt", KEY_FOR_OTHERS: metadata_json(backbone)}))
