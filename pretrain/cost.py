@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -17,24 +17,14 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.memory import out_of_memory_means
 from pretrain.methods import make_model
 from pretrain.recipes import ARCHS, choose_recipe
-from pretrain.run import Progress, TrainingRun
+from pretrain.run import Cost, Plan, Progress, TrainingRun
 from pretrain.settings import Recipe
 from pretrain.step import make_normaliser, train_step
 
 # The mechanisms of MoCo v2's Table 3, by method, with its settings.
 RECIPES = {"moco": "moco-v2-200ep", "end-to-end": "end-to-end-200ep"}
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one step on one process's part of a batch; `images_per_second` and memory are per process.
-
-    `peak_memory_bytes` is of the process (`host`) and of its CUDA device (`device`) if it uses one.
-    """
-
-    seconds_per_step: float
-    images_per_second: float
-    peak_memory_bytes: dict[str, int]
+# Steps of a run that is worth an estimate: the three it takes are then at most a hundredth of it.
+WORTH_ESTIMATING = 300
 
 
 def cost_recipe(method: str, *, batch_size: int, arch: str, image_size: int) -> Recipe:
@@ -83,6 +73,15 @@ def measure_apart(recipe: Recipe, *, device: torch.device, precision: str, num_s
             f"{recipe.method} at batch {recipe.batch_size}: expected enough memory, found that the system killed the "
             "process; use a smaller batch"
         ) from error
+
+
+def estimate(run: TrainingRun, plan: Plan) -> Cost | None:
+    """What a step of a run costs, tried on a throw-away model before the run makes its own; None for a short run.
+
+    Raises:
+        UserError: the batch does not fit into memory.
+    """
+    return measure_steps(run, num_steps=2) if plan.steps >= WORTH_ESTIMATING else None
 
 
 def measure_steps(run: TrainingRun, *, num_steps: int) -> Cost:

@@ -52,8 +52,23 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Of one step on one process's part of a batch; speed and memory are per process. Measured by pretrain.cost.
+
+    `peak_memory_bytes` is of the process (`host`) and of its CUDA device (`device`) if it uses one.
+    """
+
+    seconds_per_step: float
+    images_per_second: float
+    peak_memory_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What follows from a recipe, a number of images and a number of processes. Batches are over all processes."""
+    """What follows from a recipe, a number of images and a number of processes. Batches are over all processes.
+
+    `estimate` is what a step took on random views before the run, if that was tried.
+    """
 
     images: int
     images_left_out_per_epoch: int
@@ -67,6 +82,7 @@ class Plan:
     bn_groups: int
     images_per_bn_group: int
     checkpoint_every: int
+    estimate: Cost | None = None
 
 
 def make_plan(run: TrainingRun, *, num_images: int) -> Plan:
@@ -119,8 +135,21 @@ def plan_text(run: TrainingRun, plan: Plan) -> str:
         "BN groups": f"{plan.bn_groups}, {plan.images_per_bn_group} images each",
         "checkpoints": f"every {plan.checkpoint_every} steps and after each epoch, in {run.out}",
     }
+    if plan.estimate is not None:
+        lines["estimated"] = estimate_text(plan.estimate, steps=plan.steps)
     width = max(map(len, lines))
     return "\n".join(["plan", *(f"  {name:<{width}}  {value}" for name, value in lines.items())])
+
+
+def estimate_text(cost: Cost, *, steps: int) -> str:
+    """What `steps` steps at this cost take, for people."""
+    memory = ", ".join(f"{place} {size / 2**30:.1f} GiB" for place, size in cost.peak_memory_bytes.items())
+    hours = steps * cost.seconds_per_step / 3600
+    time = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    return (
+        f"{time}, memory of a process: {memory}; from steps of {cost.seconds_per_step:.3g} s on random views, without "
+        "waiting for data, monitors and checkpoints"
+    )
 
 
 def describe(run: TrainingRun, data: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ checkpoint_previous.pth.tar, checkpoint_NNNN.pth.tar after the last epoch and ev
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mocobench.runtime.environment import code_version, reset_peak_memory
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress as progress_bar
 from pretrain.checkpoint import LAST, PREVIOUS, last_checkpoint, load_checkpoint, remove_halves, save_checkpoint
+from pretrain.cost import estimate
 from pretrain.data import Batch, EpochBatches, make_loader
 from pretrain.images import training_images
 from pretrain.methods import make_model
@@ -120,6 +121,9 @@ def _prepare(run: TrainingRun) -> Training:
         skip_bad=run.on_bad_image == "skip",
     )
     data = images.identity()
+    goes_on = last_checkpoint(run.out) is not None or run.resume not in ("auto", "never")
+    if not any(gather_objects(goes_on)):  # a run that goes on has its metrics; on every process alike
+        plan = replace(plan, estimate=estimate(run, plan))
     model, optimizer = make_model(run)
     progress = _resume(run, data, model, optimizer)
     _require_one_start(run, data, progress)

@@ -1,15 +1,19 @@
 """What a step costs: measured in a process of its own, recorded, and refused where it makes no sense."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, make_tiny_encoder
 
 from benchmarks.pretrain_cost import projected_hours
 from benchmarks.result import read_result
 from mocobench.cli import main
 from mocobench.runtime.errors import UserError
 from pretrain.cost import cost_recipe, measure_apart
+from pretrain.run import Cost, estimate_text
+from pretrain.train import pretrain
 
 CPU = torch.device("cpu")
 
@@ -73,3 +77,33 @@ def test_a_batch_that_does_not_fit_says_so() -> None:
         UserError, match=r"end-to-end at batch 16777216: expected enough memory, found .*; use a smaller"
     ):
         measure_apart(recipe, device=CPU, precision="fp32", num_steps=1)
+
+
+def test_the_estimate_by_hand() -> None:
+    cost = Cost(seconds_per_step=1.5, images_per_second=10.0, peak_memory_bytes={"host": 3 * 2**30})
+    assert estimate_text(cost, steps=4800) == (
+        "2.0 h, memory of a process: host 3.0 GiB; from steps of 1.5 s on random views, without waiting for data, "
+        "monitors and checkpoints"
+    )
+    assert estimate_text(cost, steps=80).startswith("2 min, memory")
+
+
+def test_the_plan_of_a_long_run_has_an_estimate_that_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
+    images = draw_pictures(tmp_path / "images")
+    without = pretrain(make_run(images, tmp_path / "without"))
+    assert "estimated" not in capsys.readouterr().out
+    monkeypatch.setattr("pretrain.cost.WORTH_ESTIMATING", 4)
+    run = make_run(images, tmp_path / "with", differing={"epochs": 2})
+    assert_same_state(load(pretrain(run)), load(without))
+    assert "  estimated      0 min, memory of a process: host " in capsys.readouterr().out
+    plan = json.loads((tmp_path / "with" / "run.json").read_text())["plan"]
+    assert plan["estimate"]["seconds_per_step"] > 0
+    # gone on with, its metrics say more
+    pretrain(make_run(images, tmp_path / "again"))
+    capsys.readouterr()
+    (tmp_path / "again" / "checkpoint_last.pth.tar").unlink()
+    pretrain(make_run(images, tmp_path / "again"))
+    assert "estimated" not in capsys.readouterr().out
