@@ -160,6 +160,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
     parser.add_argument("--knn-data", type=Path, metavar="DIR", help="its labelled train/ and val/ (--data)")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="one that cannot be read")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the encoders: minutes first, then faster")
     _add_run_flags(parser)
 
 
@@ -171,7 +172,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _pretrain(args: argparse.Namespace) -> None:
-    from mocobench.runtime.device import choose_device, choose_precision
+    from mocobench.runtime.device import check_compiler, choose_device, choose_precision
     from mocobench.runtime.distributed import is_main, process_group
     from pretrain.cards import card
     from pretrain.recipes import choose_recipe, customise
@@ -181,6 +182,8 @@ def _pretrain(args: argparse.Namespace) -> None:
     changes = {name: getattr(args, name) for name in RECIPE_FLAGS if getattr(args, name) is not None}
     recipe, differs = customise(choose_recipe(args.recipe), changes)
     device = choose_device(args.device)
+    if args.compile:
+        check_compiler(device)
     run = TrainingRun(
         recipe=recipe,
         differs=differs,
@@ -196,6 +199,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         knn_every=args.knn_every,
         knn_data=args.knn_data,
         on_bad_image=args.on_bad_image,
+        compile=args.compile,
         command=command_of(args),
     )
     with process_group(device):
@@ -220,9 +224,7 @@ def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _add_source_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", default="auto", metavar="auto|NAME", help="the format (auto)")
-    parser.add_argument(
-        "--encoder", metavar="NAME", help="of files with two, such as query or key (the authors' choice)"
-    )
+    parser.add_argument("--encoder", metavar="NAME", help="of files with two: query, key, ... (the authors' choice)")
 
 
 def _inspect(args: argparse.Namespace) -> None:

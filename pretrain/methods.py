@@ -55,7 +55,7 @@ def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The model as the seed initialises it, the same on every process, on the run's device, with its optimizer."""
     recipe = run.recipe
     seed_everything(derive_seed(run.seed, "initialisation"))
-    encoder = partial(
+    make = partial(
         make_encoder,
         recipe.arch,
         dim=recipe.dim,
@@ -64,8 +64,11 @@ def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
         zero_init_residual=recipe.zero_init_residual,
         stem=recipe.stem,
     )
-    model = METHODS[recipe.method](recipe, encoder)
+    model = METHODS[recipe.method](recipe, make)
     model = model.to(run.device).to(memory_format=torch.channels_last).train()
+    if run.compile:
+        for encoder in model.children():
+            encoder.compile()  # in place, so that the state dict keeps its names
     # All parameters, the key encoder's too, as in the authors' code: those without a gradient are never stepped,
     # and the optimizer's state keeps the authors' numbering.
     optimizer = OPTIMIZERS[recipe.optimizer](

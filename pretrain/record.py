@@ -51,6 +51,7 @@ def write_run_record(
         "differs": list(run.differs),
         "plan": asdict(plan),
         "precision": run.precision,
+        "compile": run.compile,
         "num_workers": run.num_workers,
         "epochs_done": progress.epoch,
         "wall_seconds": progress.seconds,

@@ -17,6 +17,7 @@ class TrainingRun:
 
     `checkpoint_every` is in steps, `keep_every` in epochs (0: only the last one is kept), and so is `knn_every`, after
     which the classes in `knn_data` are told apart (0: never; see pretrain.monitor). `on_bad_image` is `stop` or `skip`.
+    `compile` is torch.compile's work on the encoders: other rounding, the same training.
     """
 
     recipe: Recipe
@@ -33,6 +34,7 @@ class TrainingRun:
     knn_every: int = 0
     knn_data: Path | None = None
     on_bad_image: str = "stop"
+    compile: bool = False
     command: tuple[str, ...] = ()
 
 

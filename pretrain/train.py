@@ -6,6 +6,7 @@ checkpoint_previous.pth.tar, checkpoint_NNNN.pth.tar after the last epoch and ev
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,9 @@ def _monitored(training: Training) -> dict[str, float]:
     if training.monitor is None or (epochs % run.knn_every and epochs < run.recipe.epochs):
         return {}
     started = time.monotonic()
-    found = training.monitor.measure(run, training.model.get_submodule("encoder_q"))
+    # A compiled encoder would not see the monitor's hook.
+    with torch.compiler.set_stance("force_eager") if run.compile else nullcontext():
+        found = training.monitor.measure(run, training.model.get_submodule("encoder_q"))
     progress.seconds += time.monotonic() - started
     return found
 

@@ -1,6 +1,10 @@
 """Which device and which precision a run uses: asked for by name, never fallen back from in silence."""
 
+import os
+import shutil
+import sys
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 
 import torch
 
@@ -42,6 +46,21 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name == "bf16" and not has_native_bf16(device):
         raise UserError(f"--precision bf16: expected bfloat16 hardware, found none on {device}; use --precision fp32")
     return name
+
+
+def check_compiler(device: torch.device) -> None:
+    """See that `torch.compile` has what it makes code with: Triton for a CUDA device, a C++ compiler for the CPU.
+
+    Raises:
+        UserError: it has not.
+    """
+    if device.type == "cuda":
+        is_there, needed, remedy = find_spec("triton") is not None, "Triton", "install it"
+    else:
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # PyTorch's own choice
+        is_there, needed, remedy = shutil.which(compiler) is not None, f"the C++ compiler {compiler}", "install it"
+    if not is_there:
+        raise UserError(f"--compile: expected {needed}, found none; {remedy}, or leave --compile out")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
