@@ -462,7 +462,7 @@ def _report(args: argparse.Namespace) -> None:
     if collection.left_out:
         print(f"warning: {len(collection.left_out)} files are no whole records; the report lists them", file=sys.stderr)
     is_drawn = args.pictures is not None or args.format == "html"
-    pictures = draw_report_pictures(collection, args.results, folder=args.pictures, out=args.out) if is_drawn else ()
+    pictures = draw_report_pictures(collection, folder=args.pictures, out=args.out) if is_drawn else ()
     text = render_report(collection, format=args.format, pictures=pictures)
     if args.check is not None:
         check_report(text, args.check)

@@ -23,6 +23,7 @@ PACKAGES = (
     "tabulate",
     "pycocotools",
     "safetensors",
+    "scipy",
     "tensorboard",
 )
 # A MoCo v2 ResNet-50 checkpoint holds two encoders, the queue and SGD's momentum: about 0.4 GB, two at a time.

@@ -13,9 +13,11 @@ from typing import Any
 
 from benchmarks.result import RecordError, Result, build_result
 from reports.cycle_search import paused_cycle_search
+from reports.pretraining_logs import PretrainingLog, read_log
 
 # What makes a JSON file a result record; conversions, pretraining runs and data sets keep other JSON beside them.
 MARKS = ("task", "schema")
+LOG = "metrics.jsonl"
 # Of a record's details, those that a report reads. The others are its bulk, and thousands of records are in memory.
 KEPT_DETAILS = ("loss_curve", "curve", "best_epoch", "plan", "batch_norm")
 
@@ -30,10 +32,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Collection:
-    """The records below some folders, and the files that look like records but are not in `results`."""
+    """The records below some folders, the files that look like records but are none, and logs of pretraining."""
 
     results: tuple[Result, ...]
     left_out: tuple[LeftOut, ...] = ()
+    logs: tuple[PretrainingLog, ...] = ()
 
 
 @paused_cycle_search()
@@ -44,12 +47,16 @@ def collect_results(folders: Sequence[Path]) -> Collection:
         RecordError: a folder is missing or cannot be read, or no file in them is a whole record.
     """
     found: dict[str, tuple[Result, str]] = {}
+    logs: dict[Path, PretrainingLog] = {}
     left_out = []
     for folder in folders:
         place = folder.resolve().name
-        for path in _json_files(folder):
+        for path in _files(folder):
             name = f"{place}/{os.path.relpath(path, folder)}"
             try:
+                if path.endswith(LOG):
+                    logs.setdefault(Path(path).resolve(), read_log(Path(path)))
+                    continue
                 text = _read(path)
                 content = _parse(text, path)
                 if not _is_record(content):
@@ -65,11 +72,12 @@ def collect_results(folders: Sequence[Path]) -> Collection:
         raise RecordError(_nothing_found(folders, left_out))
     ordered = sorted(found.items(), key=_order)
     results = tuple(result for _, (result, _) in ordered)
-    return Collection(results, tuple(sorted(left_out, key=lambda one: one.file)))
+    in_order = sorted(logs.values(), key=lambda log: log.name)
+    return Collection(results, tuple(sorted(left_out, key=lambda one: one.file)), tuple(in_order))
 
 
-def _json_files(folder: Path) -> list[str]:
-    """Paths as text: a Path for each of thousands of files would take longer than reading them."""
+def _files(folder: Path) -> list[str]:
+    """Records and logs. Paths as text: a Path for each of thousands of files would take longer than reading them."""
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "nothing"
         raise RecordError(f"{folder}: expected a folder of result records, found {kind}; give the folder's name")
@@ -78,7 +86,9 @@ def _json_files(folder: Path) -> list[str]:
         raise RecordError(f"{error.filename}: expected a folder that can be read, found {error.strerror}") from error
 
     walk = os.walk(folder, onerror=stop)
-    return sorted(os.path.join(place, name) for place, _, names in walk for name in names if name.endswith(".json"))
+    return sorted(
+        os.path.join(place, name) for place, _, names in walk for name in names if name.endswith((".json", LOG))
+    )
 
 
 def _read(path: str) -> bytes:

@@ -10,7 +10,7 @@ from reports.claims import load_claims
 from reports.collect import LeftOut
 from reports.cost_table import cost_blocks, cost_rows
 from reports.labels import backbone_labels, backbone_notes
-from reports.notes import published_notes, table_notes
+from reports.notes import pretraining_notes, published_notes, table_notes
 from reports.paper_tables import (
     ablation_table,
     comparison_rows,
@@ -20,6 +20,7 @@ from reports.paper_tables import (
     temperature_rows,
     temperature_table,
 )
+from reports.pretraining_logs import PretrainingLog
 from reports.published import Published, Source
 from reports.tables import baselines_first, measured_table, published_table, summary_table
 from reports.trials import KINDS, Comparable
@@ -50,6 +51,7 @@ def build_document(
     *,
     costs: Sequence[Result] = (),
     left_out: Sequence[LeftOut] = (),
+    logs: Sequence[PretrainingLog] = (),
     pictures: Sequence[Picture] = (),
 ) -> tuple[Block, ...]:
     """All blocks of the report on these tables, in order: a section per task, the paper's tables, claims, summary.
@@ -74,7 +76,10 @@ def build_document(
     if pictures:
         blocks += [Heading(2, "Pictures"), *pictures]
     blocks += cost_blocks(costs, published)
-    blocks += [Heading(2, "Backbones"), Notes(backbone_notes(results, labels)), *_left_out_section(left_out)]
+    blocks += [Heading(2, "Backbones"), Notes(backbone_notes(results, labels))]
+    if logs:
+        blocks += [Heading(2, "Pretraining runs"), Notes(pretraining_notes(logs))]
+    blocks += _left_out_section(left_out)
     cited = _cited(ordered, published) + (tuple(cost_rows(published)) if costs else ())
     return (*blocks, Heading(2, "How to read this"), Notes(_legend(sources_of(cited))))
 

@@ -9,6 +9,7 @@ from reports.cells import describe, engine_of, gain_value, measured_value, metho
 from reports.diagnosis import diagnose
 from reports.disagreements import find_disagreements
 from reports.metrics import columns_of, title_of
+from reports.pretraining_logs import PretrainingLog
 from reports.published import Published
 from reports.trials import Comparable, backbone_key, gains_over_random
 
@@ -31,6 +32,30 @@ def published_notes(rows: Sequence[Published], published: Sequence[Published]) -
     notes = dict.fromkeys(f"{_name(row)}: {row.note}" for row in rows if row.note)
     disagreements = [Note("Sources disagree", text) for text in disagreement_texts(rows, published)]
     return (*(Note("Published", text) for text in notes), *disagreements)
+
+
+def pretraining_notes(logs: Sequence[PretrainingLog]) -> tuple[Note, ...]:
+    """The card of each pretraining run: recipe and augmentation with every value, data, precision, code and cost."""
+    return tuple(
+        Note(log.name, _pretraining_card(log.record) or "no run.json beside its metrics.jsonl") for log in logs
+    )
+
+
+def _pretraining_card(record: Mapping[str, Any]) -> str:
+    if not record:
+        return ""
+    recipe, data = dict(record["recipe"]), record.get("data", {})
+    name, augmentation = recipe.pop("name", "unnamed"), recipe.pop("augmentation")
+    changed = "; ".join(record.get("differs", ())).replace(" -> ", " → ")
+    settings = {**{f"augmentation {key}": value for key, value in augmentation.items()}, **recipe}
+    parts = [
+        f"recipe {name}{f', changed: {changed}' if changed else ''}",
+        *(f"{key} {show_setting(value)}" for key, value in settings.items()),
+        f"data {data.get('name')}, {data.get('images')} images (list {str(data.get('list_sha256'))[:HASH_DIGITS]})",
+        f"seed {record.get('seed')}, {record.get('precision')}, code {' '.join(record.get('code', {}).values())}",
+        f"device {record.get('environment', {}).get('device')}, {duration(float(record.get('wall_seconds', 0)))}",
+    ]
+    return "; ".join(parts)
 
 
 def disagreement_texts(rows: Sequence[Published], published: Sequence[Published]) -> list[str]:

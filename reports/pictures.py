@@ -54,7 +54,12 @@ Drawing = Callable[[Material], tuple["Figure", str] | None]
 
 
 def draw_pictures(
-    tables: Sequence[Comparable], published: Sequence[Published], logs: Sequence[PretrainingLog], *, place: str = ""
+    tables: Sequence[Comparable],
+    published: Sequence[Published],
+    logs: Sequence[PretrainingLog],
+    *,
+    place: str = "",
+    with_png: bool = True,
 ) -> tuple[Picture, ...]:
     """Every picture that there is something for; `place` is the folder of their files as seen from the report."""
     import matplotlib as mpl
@@ -67,7 +72,7 @@ def draw_pictures(
             drawn = draw(material)
             if drawn is not None:
                 figure, caption = drawn
-                svg, png = saved(figure, "svg"), saved(figure, "png")
+                svg, png = saved(figure, "svg"), saved(figure, "png") if with_png else b""
                 pictures.append(Picture(name, caption, svg, png, f"{place}{'/' if place else ''}{name}.svg"))
     return tuple(pictures)
 

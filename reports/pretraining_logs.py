@@ -1,42 +1,50 @@
-"""What pretraining runs logged: metrics.jsonl below the folders, one line an epoch."""
+"""What pretraining runs left behind: metrics.jsonl, one line an epoch, and run.json beside it, with every setting."""
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.result import RecordError
 
 
 @dataclass(frozen=True)
 class PretrainingLog:
-    """A run by its folder's name, and its epochs: each a value by name, `epoch` among them."""
+    """A run by its folder's name: its epochs, each a value by name with `epoch` among them, and its run.json."""
 
     name: str
     epochs: tuple[dict[str, float], ...]
+    record: dict[str, Any] = field(default_factory=dict)
 
 
-def find_logs(folders: Sequence[Path]) -> tuple[PretrainingLog, ...]:
-    """The logs below the folders, each once, by their names.
+def read_log(path: Path) -> PretrainingLog:
+    """The log in this metrics.jsonl.
 
     Raises:
-        RecordError: a line is no epoch; its file and number are named.
+        RecordError: a line is no epoch, or run.json holds no recipe; the file, and the line's number, are named.
     """
-    paths = {path.resolve(): path for folder in folders for path in sorted(folder.rglob("metrics.jsonl"))}
-    return tuple(sorted((_read_log(path) for path in paths.values()), key=lambda log: log.name))
-
-
-def _read_log(path: Path) -> PretrainingLog:
     epochs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             values = json.loads(line)
             epochs.append({name: float(value) for name, value in values.items() if _is_number(value)})
             epochs[-1]["epoch"]
         except (ValueError, AttributeError, KeyError) as error:
             raise RecordError(f"{path}: line {number}: expected an epoch's values, found {line[:60]!r}") from error
-    return PretrainingLog(path.resolve().parent.name, tuple(epochs))
+    return PretrainingLog(path.resolve().parent.name, tuple(epochs), _read_run(path.with_name("run.json")))
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record["recipe"]["augmentation"], dict):
+            return record
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path}: expected the record of a pretraining run, found {error!r}") from error
+    raise RecordError(f"{path}: expected the record of a pretraining run, found no augmentation")
 
 
 def _is_number(value: object) -> bool:

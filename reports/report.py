@@ -40,23 +40,25 @@ def render_report(collection: Collection, *, format: str, pictures: Sequence[Pic
     """The report on these records."""
     tables = group_results(_of_backbones(collection))
     costs = [result for result in collection.results if result.task == COST]
-    blocks = build_document(tables, load_published(), costs=costs, left_out=collection.left_out, pictures=pictures)
+    left_out, logs = collection.left_out, collection.logs
+    blocks = build_document(tables, load_published(), costs=costs, left_out=left_out, logs=logs, pictures=pictures)
     return FORMATS[format](blocks)
 
 
 def draw_report_pictures(
-    collection: Collection, folders: Sequence[Path], *, folder: Path | None = None, out: Path | None = None
+    collection: Collection, *, folder: Path | None = None, out: Path | None = None
 ) -> tuple[Picture, ...]:
-    """The pictures of these records and of the pretraining logs below the folders.
+    """The pictures of these records and logs.
 
-    `folder` is where their files will be, if they get any; `out` the report's own file, from which it is seen.
+    `folder` is where their files will be, and only then is there a PNG; `out` the report's own file, from which it is
+    seen.
     """
     from reports.pictures import draw_pictures  # only here is matplotlib needed
-    from reports.pretraining_logs import find_logs
 
     start = (out.parent if out is not None else Path()).resolve()
     place = "" if folder is None else Path(os.path.relpath(folder.resolve(), start)).as_posix()
-    return draw_pictures(group_results(_of_backbones(collection)), load_published(), find_logs(folders), place=place)
+    tables, with_png = group_results(_of_backbones(collection)), folder is not None
+    return draw_pictures(tables, load_published(), collection.logs, place=place, with_png=with_png)
 
 
 def _of_backbones(collection: Collection) -> list[Result]:

@@ -19,7 +19,7 @@ AGAIN = "mocobench report docs/results docs/detection/results docs/pretraining -
 def test_the_example_is_the_report_of_the_records(format: str) -> None:
     file = DOCS / f"report-example.{ENDINGS[format]}"
     collection = collect_results(FOLDERS)
-    pictures = draw_report_pictures(collection, FOLDERS, folder=DOCS / "report-example", out=file)
+    pictures = draw_report_pictures(collection, folder=DOCS / "report-example", out=file)
     text = render_report(collection, format=format, pictures=pictures)
     # How a picture is drawn is matplotlib's, and changes with its version.
     shown, committed = (re.sub(r"base64,[\w+/=]+", "", one) for one in (text, file.read_text(encoding="utf-8")))

@@ -1,19 +1,21 @@
 """Pictures: which are drawn, from what, and that they are the same every time; and the ranks behind one of them."""
 
 import io
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from benchmarks.result import RecordError
 from mocobench.cli import main
 from reports.blocks import Picture
+from reports.collect import collect_results
 from reports.pictures import draw_pictures
-from reports.pretraining_logs import find_logs
 from reports.published import load_published
 from reports.ranks import rank_correlation
+from reports.report import build_report
 from reports.trials import group_results
 
 LOG = '{"epoch": 1, "loss": 4.0, "knn_top1": 20.0}\n{"epoch": 2, "loss": NaN, "note": "x"}\n'
@@ -66,19 +68,37 @@ def test_trials_are_drawn_where_there_are_several(make_result: Any) -> None:
 def test_pretraining_logs_give_their_curves(tmp_path: Path, make_result: Any) -> None:
     (tmp_path / "run-a").mkdir()
     (tmp_path / "run-a" / "metrics.jsonl").write_text(LOG)
-    (log,) = find_logs([tmp_path, tmp_path / "run-a"])
+    run = make_result({"top1": 1.0})
+    (tmp_path / "a.json").write_text(run.to_json())
+    (log,) = collect_results([tmp_path, tmp_path / "run-a"]).logs
     assert log.name == "run-a"
     assert log.epochs == ({"epoch": 1.0, "loss": 4.0, "knn_top1": 20.0}, {"epoch": 2.0})
-    svg = drawn([make_result({"top1": 1.0})], [log])["training-curves"].svg.decode()
+    svg = drawn([run], [log])["training-curves"].svg.decode()
     assert "online kNN top-1, %" in svg
     assert "run-a" in svg
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1.0}'])
-def test_a_broken_log_is_named(tmp_path: Path, line: str) -> None:
+def test_a_broken_log_is_listed(tmp_path: Path, make_result: Any, line: str) -> None:
+    (tmp_path / "a.json").write_text(make_result({"top1": 1.0}).to_json())
     (tmp_path / "metrics.jsonl").write_text(LOG + line)
-    with pytest.raises(RecordError, match=r"metrics\.jsonl: line 3: expected an epoch's values, found"):
-        find_logs([tmp_path])
+    (left_out,) = collect_results([tmp_path]).left_out
+    assert left_out.file == f"{tmp_path.name}/metrics.jsonl"
+    assert re.match("line 3: expected an epoch's values, found", left_out.reason)
+
+
+def test_the_card_of_a_pretraining_run(tmp_path: Path, make_result: Any) -> None:
+    (tmp_path / "a.json").write_text(make_result({"top1": 1.0}).to_json())
+    (tmp_path / "run-b").mkdir()
+    (tmp_path / "run-b" / "metrics.jsonl").write_text(LOG)
+    recipe = {"name": "demo", "augmentation": {"order": ["crop", "flip"], "crop_scale": [0.2, 1.0]}, "epochs": 8}
+    run = {"recipe": recipe, "differs": ["epochs: 20 -> 8"], "seed": 3, "precision": "fp32", "wall_seconds": 600}
+    (tmp_path / "run-b" / "run.json").write_text(json.dumps(run))
+    text = " ".join(build_report([tmp_path]).split())
+    assert "**run-b**: recipe demo, changed: epochs: 20 → 8; augmentation order crop,flip" in text
+    assert "augmentation crop_scale 0.2,1.0; epochs 8" in text
+    (tmp_path / "run-b" / "run.json").write_text("[]")
+    assert "expected the record of a pretraining run, found" in " ".join(build_report([tmp_path]).split())
 
 
 def test_pictures_are_the_same_every_time_and_white(make_result: Any) -> None:
