@@ -13,6 +13,7 @@ import pytest
 import torch
 from torchvision import models
 
+from mocobench.runtime.detectron2 import why_no_detectron2
 from mocobench.runtime.errors import UserError
 from tests.transfer_examples import ARCHS
 from transfer.backbone import Backbone, InputSpec, Provenance
@@ -138,6 +139,8 @@ def test_resnet50_by_the_numbers_and_the_record(tmp_path: Path, moco_content: Mo
     assert record["arch"] == "resnet50"
     assert record["digest"] == load_backbone(target).digest
     assert record["dropped"]["module.queue_ptr"] == "queue of keys"
+    by_detectron2 = {"by detectron2 itself"} if why_no_detectron2() is None else set()
+    assert record["proof"]["differences"].keys() == {"under its own names", "as benchmarks run it"} | by_detectron2
     assert record["proof"]["largest_relative"] <= record["proof"]["max_relative_allowed"] == 1e-5
     assert str(tmp_path) not in json.dumps(record)
     text = to_text(report)

@@ -76,7 +76,7 @@ def convert(src: Path, dst: Path, *, to: str, source: str = "auto", encoder: str
     with atomic_file(dst) as written, atomic_file(record_path(dst)) as record:
         target.write(loaded.backbone, written)
         read_back = load(written)
-        proof = prove(loaded, read_back)
+        proof = prove(loaded, read_back, by_tool=getattr(target, "run", None))
         report = ConversionReport(loaded, dst, to, read_back.sha256, proof)
         record.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return report

@@ -62,11 +62,15 @@ class Proof:
         }
 
 
-def prove(source: Loaded, target: Loaded) -> Proof:
+ByTool = Callable[[Loaded, torch.Tensor], dict[str, torch.Tensor] | None]
+
+
+def prove(source: Loaded, target: Loaded, *, by_tool: ByTool | None = None) -> Proof:
     """Compare, stage by stage, the source as its owner runs it with the target as read back from disk.
 
     Source and target are each run under their own names with their own input convention, stem and stride, from the same
-    RGB pictures with values in [0, 1]. The target is also run as the benchmarks run it, as torchvision's ResNet.
+    RGB pictures with values in [0, 1]. The target is also run as the benchmarks run it, as torchvision's ResNet, and
+    `by_tool`, which gets the target and prepared pictures, where that has an answer.
 
     Raises:
         UserError: a relative difference is above 1e-5 or not a number.
@@ -77,6 +81,9 @@ def prove(source: Loaded, target: Loaded) -> Proof:
         "under its own names": _own_features(target, pictures),
         "as benchmarks run it": _network_features(target, pictures),
     }
+    answer = by_tool(target, target.found.input.prepare(pictures)) if by_tool else None
+    if answer is not None:
+        found[f"by {target.format} itself"] = answer
     differences = {
         name: {stage: difference(expected[stage], values[stage]) for stage in STAGES} for name, values in found.items()
     }

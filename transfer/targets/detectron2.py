@@ -10,11 +10,13 @@ from pathlib import Path
 import mocobench
 from transfer.backbone import Backbone
 from transfer.detectron2_names import DETECTRON2_NAMES
+from transfer.detectron2_trunk import run_by_detectron2
 from transfer.metadata import KEY, metadata_json
 from transfer.refusals import refuse_small_stem
 
 SUMMARY = "weight pickle for Detectron2's MODEL.WEIGHTS"
 SUFFIX = ".pkl"
+run = run_by_detectron2
 PICKLE_PROTOCOL = 4  # read by every Python that Detectron2 runs on
 
 
