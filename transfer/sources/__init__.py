@@ -2,6 +2,7 @@
 
 A source module offers
     SUMMARY                               one line for the command line's help
+    TESTED_WITH                           the package whose own files the tests read (optional: names alone are tested)
     LAYOUTS                               how its files are laid out, as data, see transfer/layout.py
     finish(found, content, path) -> Found where names do not say it all (optional): what else the file says of itself
 

@@ -10,6 +10,7 @@ from transfer.layout import Layout
 from transfer.metadata import KEY_FOR_OTHERS, with_metadata
 
 SUMMARY = "ResNetModel or ResNetForImageClassification of Hugging Face's transformers"
+TESTED_WITH = "transformers"
 MODEL = Layout(
     format="huggingface",
     method=None,

@@ -12,6 +12,7 @@ from transfer.layout import Layout
 from transfer.names import INDEXED_NAMES, SHORTCUT_NAMES, NameTable
 
 SUMMARY = "checkpoint of a network built with Lightly"
+TESTED_WITH = "lightly"
 # conv1, bn1, layer1, ..., layer4 and the pooling
 GENERATOR_NAMES = NameTable(
     stem={"conv1": "0", "bn1": "1"},

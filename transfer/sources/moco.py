@@ -20,6 +20,7 @@ from transfer.metadata import KEY, with_metadata
 # The methods of `mocobench pretrain`, all of them in the layout of MoCo's authors
 METHODS = {"moco": "MoCo", "end-to-end": "end-to-end", "simclr": "SimCLR"}
 SUMMARY = "checkpoint of the MoCo authors' code (v1, v2) or of `mocobench pretrain`"
+TESTED_WITH = "mocobench pretrain"
 LAYOUTS = (
     Layout(
         format="moco",

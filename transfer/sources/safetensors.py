@@ -8,6 +8,7 @@ from transfer.layout import Layout
 from transfer.metadata import KEY, with_metadata
 
 SUMMARY = "safetensors file that this project wrote"
+TESTED_WITH = "mocobench convert"
 LAYOUTS = (
     Layout(
         format="safetensors",

@@ -15,6 +15,7 @@ from transfer.found import Found
 from transfer.layout import LIGHTNING_KEY, Layout
 
 SUMMARY = "checkpoint of solo-learn"
+TESTED_WITH = "solo-learn"
 # solo/utils/pretrain_dataloader.py, for CIFAR-10 and CIFAR-100
 CIFAR_RGB = InputSpec((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
 COMMON: dict[str, Any] = {

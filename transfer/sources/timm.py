@@ -8,6 +8,7 @@ from transfer.layout import Layout
 from transfer.metadata import KEY, KEY_FOR_OTHERS, with_metadata
 
 SUMMARY = "safetensors file of a timm ResNet"
+TESTED_WITH = "timm"
 LAYOUTS = (
     Layout(
         format="timm",

@@ -11,6 +11,7 @@ from transfer.layout import Layout
 from transfer.metadata import KEY, with_metadata
 
 SUMMARY = "state dict of a torchvision ResNet, bare or under `state_dict` or `model`"
+TESTED_WITH = "torchvision"
 LAYOUTS = (
     Layout(
         format="torchvision",
