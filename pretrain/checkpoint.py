@@ -48,6 +48,7 @@ def save_checkpoint(
     augmentation = run.recipe.augmentation
     ours = {
         **describe(run, data),
+        "differs": list(run.differs),
         "input": {"mean": list(augmentation.mean), "std": list(augmentation.std)},
         "progress": asdict(progress),
     }

@@ -54,7 +54,8 @@ def pretraining_of(result: Result) -> str:
         return "not pretrained"
     provenance = result.backbone.provenance
     epochs = provenance.get("epochs")
-    parts = [provenance.get("method"), provenance.get("recipe"), f"{epochs} ep" if epochs else None]
+    changed = "changed" if provenance.get("recipe_changes") else None
+    parts = [provenance.get("method"), provenance.get("recipe"), changed, f"{epochs} ep" if epochs else None]
     return ", ".join(str(part) for part in parts if part) or "pretraining not said"
 
 

@@ -7,16 +7,25 @@ from reports.published import Published
 from reports.trials import Comparable, Measured, is_random
 
 
+IMAGENET_IMAGES = 1_281_167  # what every published row with a recipe of ours was pretrained on
+
+
 def recipe_of(result: Result) -> str:
-    """The name of a backbone's pretraining: `random`, `supervised`, a recipe of ours, or nothing where none is said."""
+    """The name of a backbone's pretraining: `random`, `supervised` or a recipe of ours, run as it stands on ImageNet.
+
+    Empty where nothing is said of it, the recipe was changed, or the images were others.
+    """
     if is_random(result):
         return "random"
     provenance = result.backbone.provenance
-    return str(provenance.get("recipe") or ("supervised" if provenance.get("method") == "supervised" else ""))
+    if provenance.get("method") == "supervised":
+        return "supervised"
+    is_as_published = provenance.get("num_images") == IMAGENET_IMAGES and not provenance.get("recipe_changes")
+    return str(provenance.get("recipe", "")) if is_as_published else ""
 
 
 def repeats(result: Result, row: Published) -> bool:
-    """Whether a backbone was pretrained as a published row's: our recipe for it, and its number of epochs."""
+    """Whether a backbone was pretrained as a published row's: our recipe for it, for its number of epochs."""
     epochs = row.pretraining.epochs
     same_epochs = epochs is None or result.backbone.provenance.get("epochs") == epochs
     return row.recipe != "" and recipe_of(result) == row.recipe and same_epochs

@@ -10,6 +10,7 @@ from benchmarks.result import Result
 from reports.claims import load_claims, published_side, read_claims
 from reports.published import load_published
 from reports.trials import group_results
+from reports.twins import IMAGENET_IMAGES
 from reports.verdicts import CONTRADICTED, NOT_MEASURED, SUPPORTED, UNDECIDED, Verdict, judge, verdict_table
 
 LINEAR, VOC = "imagenet-linear/moco@1", "voc-detection/moco-c4-24k@1"
@@ -25,7 +26,7 @@ def runs(make_result: Any) -> Any:
         made = []
         for seed, value in enumerate(values):
             result = make_result({metric: value}, protocol=protocol, seed=seed, digest=recipe, **changes)
-            provenance = {"format": "moco", "recipe": recipe, "epochs": 200}
+            provenance = {"format": "moco", "recipe": recipe, "num_images": IMAGENET_IMAGES, "epochs": 200}
             made.append(replace(result, backbone=replace(result.backbone, provenance=provenance)))
         return made
 
@@ -146,3 +147,15 @@ def test_a_wrong_claim_is_named(tmp_path: Path, change: str, message: str) -> No
     )
     with pytest.raises(ValueError, match=message):
         read_claims(path)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"recipe_changes": "epochs: 200 -> 100"}, {"num_images": 128_116}, {"num_images": None}]
+)
+def test_a_changed_recipe_or_other_images_prove_nothing(runs: Any, changed: dict[str, Any]) -> None:
+    """The name of the recipe stays what it was; its twin in the paper does not."""
+    results = [
+        replace(run, backbone=replace(run.backbone, provenance=run.backbone.provenance | changed))
+        for run in runs("moco-v2-200ep", (67.7, 67.6, 67.4, 67.6, 67.3))
+    ]
+    assert verdict("beats-simclr-sqrt-rule", results).answer == NOT_MEASURED

@@ -10,6 +10,7 @@ from benchmarks.result import Result
 from reports.diagnosis import diagnose
 from reports.published import load_published
 from reports.trials import group_results
+from reports.twins import IMAGENET_IMAGES
 
 VOC, LINEAR = "voc-detection/moco-c4-24k@1", "imagenet-linear/moco@1"
 FALLING = [{"iteration": i, "total_loss": 2.0 - i / 20} for i in range(20)]
@@ -28,7 +29,7 @@ def run(make_result: Any) -> Callable[..., Result]:
     def make(ap: float = 50.0, *, differs: tuple[str, ...] = (), details: Any = None, **changes: Any) -> Result:
         protocol = "voc-detection/custom" if differs else VOC
         result = make_result({"ap": ap}, protocol=protocol, base=VOC, differs=differs, digest="d", **changes)
-        provenance = {"format": "moco", "recipe": "moco-v2-200ep", "epochs": 200}
+        provenance = {"format": "moco", "recipe": "moco-v2-200ep", "num_images": IMAGENET_IMAGES, "epochs": 200}
         return replace(
             result, details=details or {}, backbone=replace(result.backbone, provenance=provenance, input={})
         )
@@ -114,7 +115,7 @@ def test_precision_and_skipped_annotations(run: Callable[..., Result]) -> None:
 
 def test_a_published_number_that_only_the_best_epoch_meets(make_result: Any) -> None:
     result = make_result({"top1": 66.0}, protocol=LINEAR)
-    provenance = {"format": "moco", "recipe": "moco-v2-200ep", "epochs": 200}
+    provenance = {"format": "moco", "recipe": "moco-v2-200ep", "num_images": IMAGENET_IMAGES, "epochs": 200}
     result = replace(result, backbone=replace(result.backbone, provenance=provenance))
     met, missed = (replace(result, details={"best_epoch": {"top1": best}}) for best in (67.4, 66.2))
     assert "the best epoch, chosen on the test set, reads 67.40" in diagnosis_of([met])

@@ -81,11 +81,13 @@ def test_reads_what_pretrain_writes(tmp_path: Path) -> None:
     run = make_run(tmp_path, tmp_path / "run", differing={"arch": "resnet18"}, seed=5)
     recipe = run.recipe
     model, optimizer = make_model(run)
-    save_checkpoint(run, data={}, progress=Progress(epoch=2), model=model, optimizer=optimizer)
+    save_checkpoint(run, data={"images": 26}, progress=Progress(epoch=2), model=model, optimizer=optimizer)
     path = run.out / LAST
     loaded = load(path)
     backbone, provenance = loaded.backbone, loaded.backbone.provenance
     assert (provenance.recipe, provenance.seed, provenance.epochs) == ("demo", 5, 2)
+    assert (provenance.recipe_changes, provenance.num_images) == ("; ".join(run.differs), 26)
+    assert "learning_rate: 0.01 -> 0.03" in run.differs
     assert (backbone.input.mean, backbone.input.std) == (recipe.augmentation.mean, recipe.augmentation.std)
     for name, tensor in model.encoder_q.state_dict().items():
         assert name.startswith("fc.") or torch.equal(backbone.tensors[name], tensor), name

@@ -59,13 +59,18 @@ UNIT_RGB = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where weights came from, as far as the file says: its format, the method, epochs and recipe, and its hash."""
+    """Where weights came from, as far as the file says: its format, the method, epochs and recipe, and its hash.
+
+    `recipe_changes` says what the run set otherwise than its recipe, `num_images` on how many images it was trained.
+    """
 
     source: str
     format: str
     method: str | None = None
     epochs: int | None = None
     recipe: str | None = None
+    recipe_changes: str | None = None
+    num_images: int | None = None
     seed: int | None = None
     file_sha256: str | None = None
 

@@ -50,11 +50,18 @@ def finish(found: Found, content: Content, path: Path) -> Found:
         return replace(found, provenance=provenance)
     try:
         method = METHODS[ours["recipe"].get("method", "moco")]  # before version 0.2 there was no other
-        recipe, seed = str(ours["recipe"]["name"]), int(ours["seed"])
+        whence = replace(
+            provenance,
+            method=f"{method}, {head}",
+            recipe=str(ours["recipe"]["name"]),
+            recipe_changes="; ".join(ours.get("differs", ())) or None,
+            num_images=ours.get("data", {}).get("images"),
+            seed=int(ours["seed"]),
+        )
         return replace(
             found,
             input=InputSpec.from_dict(ours["input"]),
-            provenance=replace(provenance, method=f"{method}, {head}", recipe=recipe, seed=seed),
+            provenance=whence,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
