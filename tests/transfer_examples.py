@@ -25,10 +25,10 @@ LAYOUTS: dict[str, Layout] = {
 
 
 @contextmanager
-def narrow_resnets() -> Iterator[None]:
-    """ResNets of 8 channels where there are 64: the same names and rules in a fiftieth of the bytes."""
+def narrow_resnets(width: int = 8) -> Iterator[None]:
+    """ResNets of `width` channels where there are 64: the same names and rules in a fiftieth of the bytes or less."""
     expected_shapes.cache_clear()
-    with mock.patch.object(arch_module, "BASE_WIDTH", 8):
+    with mock.patch.object(arch_module, "BASE_WIDTH", width):
         yield
     expected_shapes.cache_clear()
 

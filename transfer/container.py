@@ -1,5 +1,6 @@
 """Open a checkpoint by what is in it, never by its name, and without running anything it says."""
 
+import mmap
 import re
 import zipfile
 from argparse import Namespace
@@ -9,6 +10,7 @@ from pickle import UnpicklingError
 from typing import Any, TypeGuard
 
 from mocobench.runtime.errors import UserError
+from transfer.pickle_sizes import check_sizes
 from transfer.safe_pickle import RefusedNameError, read_plain_pickle
 
 ZIP_START = b"PK\x03\x04"
@@ -18,6 +20,7 @@ TORCH_LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 PICKLE_START = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|[(}\]][dlpq(cUVX]")
 WEB_PAGE_START = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 HEAD_BYTES = 512
+NUM_LEGACY_PICKLES = 4  # magic number, version, machine, content
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ def open_checkpoint(path: Path) -> Content:
     head = _read_head(path)
     if head.startswith(ZIP_START):
         _check_torch_zip(path)
-        content = _open_torch(path, mmap=True)
+        content = _open_torch(path, mapped=True)
     elif TORCH_LEGACY_MAGIC in head[:32]:
-        content = _open_torch(path, mmap=False)
+        _check_legacy_sizes(path)
+        content = _open_torch(path, mapped=False)
     elif head[8:9] == b"{":
         return _open_safetensors(path)
     elif PICKLE_START.match(head):
@@ -96,12 +100,19 @@ def _read_head(path: Path) -> bytes:
 
 
 def _check_torch_zip(path: Path) -> None:
-    """A zip archive ends with its directory, so one that is cut short is known before it is read."""
+    """A zip archive ends with its directory, so one that is cut short or swells is known before it is read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
+            entries, names = archive.infolist(), archive.namelist()
+    except Exception as error:  # a damaged directory makes the reader trip over anything
         raise _damaged(path, error) from error
+    unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    # torch.save never compresses, so nothing can be larger inside than outside.
+    if unpacked > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise UserError(
+            f"{path}: expected a checkpoint that torch.save wrote, found a compressed archive of {size} bytes that "
+            f"holds {unpacked}; unpack it first"
+        )
     if not any(name.endswith("/data.pkl") for name in names) or any(name.endswith("/constants.pkl") for name in names):
         raise UserError(
             f"{path}: expected a checkpoint that torch.save wrote, found another zip archive (a TorchScript model?); "
@@ -109,11 +120,23 @@ def _check_torch_zip(path: Path) -> None:
         )
 
 
-def _open_torch(path: Path, *, mmap: bool) -> Content:
+def _check_legacy_sizes(path: Path) -> None:
+    """Files from before torch 1.6 begin with four pickles, the last of which says how large each storage is."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for _ in range(NUM_LEGACY_PICKLES):
+                check_sizes(content, len(content))
+    except Exception as error:  # a damaged file makes the reader trip over anything
+        raise _damaged(path, error) from error
+
+
+def _open_torch(path: Path, *, mapped: bool) -> Content:
     import torch
 
     try:
-        return Content("torch", torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
+        # Options that many projects save beside their weights; it holds values and does nothing.
+        with torch.serialization.safe_globals([Namespace]):
+            return Content("torch", torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except UnpicklingError as error:
         # torch names what it refuses in its message only.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -137,7 +160,7 @@ def _open_safetensors(path: Path) -> Content:
     try:
         with safe_open(path, framework="pt") as file:
             return Content("safetensors", {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError, OSError, RuntimeError) as error:
         raise _damaged(path, error) from error
 
 

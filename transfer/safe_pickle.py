@@ -7,11 +7,14 @@ recorders that check and rebuild an array from its bytes, so numpy itself never 
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from transfer.pickle_sizes import check_sizes
 
 PLAIN_DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
@@ -29,11 +32,14 @@ def read_plain_pickle(path: Path) -> Any:
 
     Raises:
         RefusedNameError: it asks for any other name; nothing of it has been run.
-        Exception: whatever the reader trips over when the file is damaged.
+        TooLargeError: it asks for more memory than a file of its size can fill.
+        Exception: whatever else the reader trips over when the file is damaged.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        check_sizes(content, len(content))
+        content.seek(0)
         # latin1 maps every byte to itself, which is what Python 2's byte strings need.
-        return _finished(_PlainUnpickler(file, encoding="latin1").load())
+        return _finished(_PlainUnpickler(content, encoding="latin1").load(), {})
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -43,6 +49,22 @@ class _PlainUnpickler(pickle.Unpickler):
         if known is None:
             raise RefusedNameError(f"{module}.{name}")
         return known
+
+
+class _Callable:
+    """Stands for a function or class: a pickle can call it and, unlike those, not set anything on it."""
+
+    __slots__ = ("_call",)
+    _call: Callable[..., Any]
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_call", call)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"a change of {name}")
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
 
 
 class _Dtype:
@@ -73,12 +95,6 @@ class _Array:
         self.array = _array(data, dtype, shape, "F" if is_fortran else "C")
 
 
-class _ArrayType:
-    """Stands for the name numpy.ndarray, which pickles only pass to `_reconstruct`."""
-
-    __slots__ = ()
-
-
 def _array(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> npt.NDArray[Any]:
     raw = data.encode("latin1") if isinstance(data, str) else data
     flat = np.frombuffer(raw, dtype.dtype)
@@ -106,25 +122,40 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_KNOWN_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _ArrayType,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _encode,
+def _array_type() -> None:
+    raise pickle.UnpicklingError("an array made by its type")  # which pickles only pass to `_reconstruct`
+
+
+_KNOWN_NAMES = {
+    ("numpy", "dtype"): _Callable(_Dtype),
+    ("numpy", "ndarray"): _Callable(_array_type),
+    ("numpy.core.multiarray", "_reconstruct"): _Callable(_reconstruct),
+    ("numpy.core.multiarray", "scalar"): _Callable(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Callable(_from_buffer),
+    ("collections", "OrderedDict"): _Callable(OrderedDict),
+    ("_codecs", "encode"): _Callable(_encode),
 }
 
 
-def _finished(value: Any) -> Any:
-    """The same value with the arrays in place of their recorders."""
+def _finished(value: Any, done: dict[int, Any]) -> Any:
+    """The same value with the arrays in place of their recorders.
+
+    What is shared stays shared (`done` has it by its identity): ten lists that each hold the one before ten times are a
+    few bytes, and ten to the tenth values to whoever walks through them all.
+    """
+    if not isinstance(value, _Array | dict | list | tuple):
+        return value
+    if id(value) not in done:
+        done[id(value)] = None  # what a container that holds itself finds in its own place
+        done[id(value)] = _finished_container(value, done)
+    return done[id(value)]
+
+
+def _finished_container(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, _Array):
         if value.array is None:
             raise pickle.UnpicklingError("an array without values")
         return value.array
     if isinstance(value, dict):
-        return {_finished(key): _finished(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_finished(item) for item in value)
-    return value
+        return {_finished(key, done): _finished(item, done) for key, item in value.items()}
+    return type(value)(_finished(item, done) for item in value)
