@@ -11,7 +11,7 @@ and whose other fields are its settings, each with the source of its value in a 
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from benchmarks.result import DataIdentity, ProtocolRecord
 from mocobench.runtime.errors import UserError
@@ -37,8 +37,15 @@ def choose_protocol(protocols: dict[str, P], name: str) -> P:
 
 
 def override(protocol: P, changes: dict[str, Any]) -> tuple[P, tuple[str, ...]]:
-    """Apply changed settings; return the protocol that runs and what differs, as `name: paper value -> value`."""
+    """Apply changed settings; return the protocol that runs and what differs, as `name: paper value -> value`.
+
+    Raises:
+        UserError: the protocol has no setting of that name.
+    """
     before = settings_of(protocol)
+    if foreign := sorted(changes.keys() - before.keys()):
+        flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
+        raise UserError(f"{flags}: no setting of {protocol.id}; it has {', '.join(sorted(before))}")  # type: ignore[attr-defined]
     changed = {name: value for name, value in changes.items() if before[name] != value}
     differs = tuple(f"{name}: {show(before[name])} -> {show(value)}" for name, value in changed.items())
     return replace(protocol, **changed), differs  # type: ignore[type-var]
@@ -84,12 +91,13 @@ def setting_flags(protocol: Any) -> dict[str, dict[str, Any]]:
     A tuple is typed with commas (`--train-short-sides 128,160`); a bool as `--masks` or `--no-masks`.
     """
     flags: dict[str, dict[str, Any]] = {}
+    types = get_type_hints(type(protocol))
     for name, value in settings_of(protocol).items():
         keywords: dict[str, Any] = {"dest": name, "default": None}
         if isinstance(value, bool):
             keywords["action"] = argparse.BooleanOptionalAction
         elif isinstance(value, tuple | list):
-            keywords |= {"type": _tuple_of(type(value[0])), "metavar": "A,B,..."}
+            keywords |= {"type": _tuple_of(get_args(types[name])[0]), "metavar": "A,B,..."}
         else:
             keywords |= {"type": type(value), "metavar": type(value).__name__.upper()}
         flags["--" + name.replace("_", "-")] = keywords

@@ -298,7 +298,10 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) 
 
         task = argv[1]
         settings = parser.add_argument_group(f"settings of {task} (each overrides the protocol and makes it custom)")
-        for flag, keywords in setting_flags(load_task(task).PROTOCOLS["paper"]).items():
+        flags: dict[str, Any] = {}
+        for protocol in load_task(task).PROTOCOLS.values():
+            flags |= setting_flags(protocol)
+        for flag, keywords in flags.items():
             settings.add_argument(flag, **keywords)
         if task.endswith("-detection"):
             _add_detection_flags(parser)
@@ -420,7 +423,7 @@ def _bench(args: argparse.Namespace) -> None:
         raise UserError(f"--visualize {args.visualize}: expected a folder for the pictures, found none; add --out DIR")
     if getattr(args, "detector", None) and args.trials:
         raise UserError("--detector: expected no --trials with it, found both; one trained detector gives one result")
-    names = settings_of(load_task(args.task).PROTOCOLS["paper"])
+    names = {name for protocol in load_task(args.task).PROTOCOLS.values() for name in settings_of(protocol)}
     request = Request(
         task=args.task,
         backbone=args.backbone,

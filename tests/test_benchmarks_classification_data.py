@@ -178,7 +178,11 @@ def test_random_views_flip_half_of_the_time() -> None:
     ("settings", "message"),
     [
         ({"epochs": 0}, "--epochs 0: expected a number above 0"),
-        ({"learning_rate": -1.0}, "--learning-rate -1.0: expected a number above 0"),
+        ({"learning_rate": (1.0, -1.0)}, "--learning-rate 1.0,-1.0: expected one or more numbers above 0"),
+        ({"weight_decay": ()}, "--weight-decay none: expected one or more numbers from 0 on"),
+        ({"held_out": 1.0}, "--held-out 1.0: expected a fraction above 0 and below 1"),
+        ({"optimizer": "adam"}, "--optimizer adam: expected one of sgd, nesterov, lars"),
+        ({"schedule": "flat"}, "--schedule flat: expected one of step, cosine-per-epoch, cosine-per-step"),
         ({"image_size": 300}, "--image-size 300: expected at most --test-resize 256"),
         ({"train_views": "twice"}, "--train-views twice: expected one of random-every-epoch, center-once"),
         ({"crop_scale": (1.0, 0.5)}, "--crop-scale 1.0,0.5: expected two bounds LOW,HIGH"),

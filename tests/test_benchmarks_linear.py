@@ -9,15 +9,17 @@ import torch
 from torch import nn
 
 from benchmarks.classification.features import freeze, mean_norm
+from benchmarks.classification.heads import LinearHeads, Solver, accuracy_by_class, make_classifier, topk_accuracies
+from benchmarks.classification.held_out import hold_out
 from benchmarks.classification.linear import (
+    ProbeRun,
     best_epoch,
     cached_batches,
+    choose_head,
     epoch_order,
     fit_probe,
-    learning_rate,
-    make_classifier,
+    rate_factor,
     run_linear,
-    topk_accuracies,
 )
 from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol
 from benchmarks.context import RunContext
@@ -35,14 +37,42 @@ SMALL = LinearProtocol(
     test_resize=36,
     batch_size=4,
     epochs=8,
-    learning_rate=0.05,
+    learning_rate=(0.05,),
     decay_epochs=(6,),
 )
 
 
-def test_learning_rates_of_the_paper_by_hand() -> None:
-    rates = [learning_rate(LINEAR_PROTOCOLS["paper"], epoch) for epoch in (0, 59, 60, 79, 80, 99)]
+def probe(features: torch.Tensor, labels: torch.Tensor, protocol: LinearProtocol, *, seed: int = 7) -> ProbeRun:
+    """Trained and evaluated on the same features."""
+    return fit_probe(
+        cached_batches((features, labels), batch_size=protocol.batch_size, seed=seed),
+        (features, labels),
+        protocol,
+        held_out=(features, labels) if len(protocol.learning_rate) > 1 else None,
+        num_images=len(labels),
+        num_classes=int(labels.max()) + 1,
+        feature_norm=mean_norm(features),
+        device=CPU,
+        seed=seed,
+    )
+
+
+def example(num_images: int = 10, channels: int = 5, num_classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(num_images, channels, generator=generator), torch.arange(num_images) % num_classes
+
+
+def test_learning_rates_of_the_papers_by_hand() -> None:
+    protocols = LINEAR_PROTOCOLS
+    rates = [30 * rate_factor(protocols["paper"], epoch) for epoch in (0, 59.99, 60, 79, 80, 99)]
     assert rates == pytest.approx([30, 30, 3, 3, 0.3, 0.3])
+    # Half a cosine over 90 epochs: 1/2 in the middle, 3/4 at a third.
+    assert [rate_factor(protocols["simclr"], at) for at in (0, 30, 45, 90)] == pytest.approx([1, 0.75, 0.5, 0])
+    assert rate_factor(protocols["simclr"], 30.5) < rate_factor(protocols["simclr"], 30)
+    assert rate_factor(protocols["simsiam"], 30.99) == rate_factor(protocols["simsiam"], 30) == pytest.approx(0.75)
+    # Linear scaling of 0.1 and 0.02 for batches of 256.
+    assert protocols["simclr"].learning_rate == pytest.approx((0.1 * 4096 / 256,))
+    assert protocols["simsiam"].learning_rate == pytest.approx((0.02 * 4096 / 256,))
 
 
 def test_classifier_starts_as_in_the_paper() -> None:
@@ -73,19 +103,8 @@ def test_cached_batches_keep_features_with_labels_and_the_last_small_batch() -> 
 
 def test_equal_to_the_authors_loop_restated() -> None:
     """SGD with momentum written out: v = 0.9 v + g, w = w - lr v, lr multiplied by 0.1 at the milestones."""
-    generator = torch.Generator().manual_seed(0)
-    features, labels = torch.randn(10, 5, generator=generator), torch.arange(10) % 3
-    protocol = replace(SMALL, epochs=4, decay_epochs=(1, 3), learning_rate=30.0)
-    run = fit_probe(
-        cached_batches((features, labels), batch_size=4, seed=7),
-        (features, labels),
-        protocol,
-        num_images=10,
-        num_classes=3,
-        feature_norm=mean_norm(features),
-        device=CPU,
-        seed=7,
-    )
+    features, labels = example()
+    run = probe(features, labels, replace(SMALL, epochs=4, decay_epochs=(1, 3), learning_rate=(30.0,)))
     start = make_classifier(5, 3, init_std=0.01, seed=7)
     weight, bias = start.weight.detach().clone(), start.bias.detach().clone()
     weight_speed, bias_speed = torch.zeros_like(weight), torch.zeros_like(bias)
@@ -97,41 +116,121 @@ def test_equal_to_the_authors_loop_restated() -> None:
             error = ((x @ weight.T + bias).softmax(dim=1) - torch.eye(3)[y]) / len(y)
             weight_speed, bias_speed = 0.9 * weight_speed + error.T @ x, 0.9 * bias_speed + error.sum(dim=0)
             weight, bias = weight - rate * weight_speed, bias - rate * bias_speed
-    torch.testing.assert_close(run.classifier.weight.detach(), weight, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(run.classifier.bias.detach(), bias, rtol=1e-4, atol=1e-3)
-    assert [record["learning_rate"] for record in run.curve] == pytest.approx([30, 3, 3, 0.3])
+    torch.testing.assert_close(run.heads.weight[0].detach(), weight, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(run.heads.bias[0, :, 0].detach(), bias, rtol=1e-4, atol=1e-3)
+    assert [record["learning_rate"] for record in run.curve(0)] == pytest.approx([30, 3, 3, 0.3])
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_and_nesterov_are_pytorchs(nesterov: bool) -> None:
+    features, labels = example()
+    optimizer_name = "nesterov" if nesterov else "sgd"
+    protocol = replace(SMALL, epochs=5, optimizer=optimizer_name, learning_rate=(2.0,), weight_decay=(0.01,))
+    run = probe(features, labels, protocol)
+    classifier = make_classifier(5, 3, init_std=0.01, seed=7)
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=2.0, momentum=0.9, weight_decay=0.01, nesterov=nesterov)
+    for epoch in range(5):
+        for x, y in cached_batches((features, labels), batch_size=4, seed=7)(epoch):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(classifier(x), y).backward()
+            optimizer.step()
+    torch.testing.assert_close(run.heads.weight[0].detach(), classifier.weight.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(run.heads.bias[0, :, 0].detach(), classifier.bias.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_lars_by_hand() -> None:
+    classifier = nn.Linear(1, 2)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.tensor([[3.0], [4.0]]))
+        classifier.bias.zero_()
+    heads = LinearHeads(classifier, Solver((100.0,), (0.0,), 0.9, "lars"), device=CPU)
+    heads.step(torch.tensor([[1.0]]), torch.tensor([0]), rate_factor=1.0)
+    # logits 3 and 4: p = 1 / (1 + e) = 0.2689 for the label; the gradient is (p - 1, 1 - p), of norm 0.7311 sqrt 2.
+    # |weight| = 5, so the step is 100 * 0.001 * 5 = 0.5 along the unit vector (1, -1) / sqrt 2.
+    step = 0.5 / math.sqrt(2)
+    torch.testing.assert_close(heads.weight.detach().flatten(), torch.tensor([3 + step, 4 - step]))
+    # The bias is zero, so its gradient is taken as it is.
+    gradient = 100 * math.e / (1 + math.e)
+    torch.testing.assert_close(heads.bias.detach().flatten(), torch.tensor([gradient, -gradient]))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "lars"])
+def test_a_head_of_a_sweep_is_the_head_trained_alone(optimizer: str) -> None:
+    features, labels = example(40, 8, 4)
+    settings = replace(SMALL, optimizer=optimizer, batch_size=16, epochs=4, decay_epochs=(2,))
+    together = probe(features, labels, replace(settings, learning_rate=(0.1, 3.0), weight_decay=(0.0, 0.01)))
+    for head, (rate, decay) in enumerate(((0.1, 0.0), (0.1, 0.01), (3.0, 0.0), (3.0, 0.01))):
+        alone = probe(features, labels, replace(settings, learning_rate=(rate,), weight_decay=(decay,)))
+        torch.testing.assert_close(together.heads.weight[head], alone.heads.weight[0], rtol=1e-4, atol=1e-6)
+        curves = together.curve(head), alone.curve(0)
+        assert [point["top1"] for point in curves[0]] == [point["top1"] for point in curves[1]]
+        assert [point["loss"] for point in curves[0]] == pytest.approx([point["loss"] for point in curves[1]], rel=1e-4)
+
+
+def test_a_head_that_diverges_is_not_chosen_and_leaves_the_others_alone() -> None:
+    features, labels = example(40, 8, 4)
+    run = probe(features, labels, replace(SMALL, learning_rate=(1e38, 0.5)))
+    assert not run.epochs[-1]["loss"][0].isfinite()
+    assert run.epochs[-1]["loss"][1].isfinite()
+    assert choose_head(run) == 1
+    alone = probe(features, labels, replace(SMALL, learning_rate=(0.5,)))
+    torch.testing.assert_close(run.heads.weight[1], alone.heads.weight[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_held_out_part_takes_of_every_class_and_leaves_of_every_class() -> None:
+    labels = [0] * 20 + [1] * 3 + [2]
+    trained, held = hold_out(labels, fraction=0.25, seed=0)
+    assert sorted(trained.tolist() + held.tolist()) == list(range(24))
+    # A quarter of 20; 0.75 of 3, rounded; of a single image nothing.
+    assert torch.tensor(labels)[held].bincount(minlength=3).tolist() == [5, 1, 0]
+    assert not torch.equal(held, hold_out(labels, fraction=0.25, seed=1)[1])
+
+
+@pytest.mark.parametrize("train_views", ["center-once", "random-every-epoch"])
+def test_a_sweep_end_to_end(bright_and_dark: Path, train_views: str) -> None:
+    protocol = replace(SMALL, train_views=train_views, epochs=3, learning_rate=(1e-6, 0.05), held_out=0.34)
+    backbone = random_backbone("resnet18", 0)
+    measurement = run_linear(backbone, bright_and_dark, protocol, CONTEXT)
+    heads = measurement.details["heads"]
+    assert [(head["learning_rate"], len(head["held_out_top1"])) for head in heads] == [(1e-6, 3), (0.05, 3)]
+    assert sum(head["is_chosen"] for head in heads) == 1
+    # The validation images choose nothing: with their labels exchanged, the same head is chosen.
+    (bright_and_dark / "val" / "bright").rename(bright_and_dark / "val" / "x")
+    (bright_and_dark / "val" / "dark").rename(bright_and_dark / "val" / "bright")
+    (bright_and_dark / "val" / "x").rename(bright_and_dark / "val" / "dark")
+    exchanged = run_linear(backbone, bright_and_dark, protocol, CONTEXT)
+    assert exchanged.details["heads"] == heads
+    assert exchanged.metrics["top1"] == 100 - measurement.metrics["top1"]
 
 
 def test_separable_features_reach_all_right() -> None:
-    generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 6
-    features = torch.eye(6)[labels] + 0.05 * torch.randn(60, 6, generator=generator)
-    run = fit_probe(
-        cached_batches((features, labels), batch_size=16, seed=0),
-        (features, labels),
-        replace(SMALL, epochs=20, decay_epochs=(15,), learning_rate=1.0),
-        num_images=60,
-        num_classes=6,
-        feature_norm=1.0,
-        device=CPU,
-        seed=0,
-    )
-    assert run.curve[-1]["top1"] == 100.0
-    assert run.curve[-1]["loss"] < run.curve[0]["loss"]
+    features = torch.eye(6)[labels] + 0.05 * torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    settings = replace(SMALL, batch_size=16, epochs=20, decay_epochs=(15,), learning_rate=(1.0,))
+    curve = probe(features, labels, settings).curve(0)
+    assert curve[-1]["top1"] == 100.0
+    assert curve[-1]["loss"] < curve[0]["loss"]
 
 
-def test_topk_accuracies_by_hand() -> None:
+def test_accuracies_by_hand() -> None:
     classifier = nn.Linear(7, 7, bias=False)
-    with torch.no_grad():
-        classifier.weight.copy_(torch.eye(7))  # logits are the features
+    classifier.weight = nn.Parameter(torch.eye(7))  # logits are the features
+    classifier.bias = nn.Parameter(torch.zeros(7))
+    heads = LinearHeads(classifier, Solver((1.0,), (0.0,), 0.9, "sgd"), device=CPU)
     ranking = torch.tensor([[7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]]).expand(4, 7)
     # The labels rank first, second, fifth and sixth.
-    accuracies = topk_accuracies(classifier, (ranking, torch.tensor([0, 1, 4, 5])), device=CPU)
-    assert accuracies == {"top1": 25.0, "top5": 75.0}
+    accuracies = topk_accuracies(heads, (ranking, torch.tensor([0, 1, 4, 5])))
+    assert {name: values.tolist() for name, values in accuracies.items()} == {"top1": [25.0], "top5": [75.0]}
+
+
+def test_accuracy_by_class_by_hand() -> None:
+    correct, labels = torch.tensor([True, False, True, True]), torch.tensor([0, 0, 0, 2])
+    found = accuracy_by_class(correct, labels, ("ape", "bee", "cat"))
+    assert found == {"ape": {"top1": pytest.approx(200 / 3), "images": 3}, "cat": {"top1": 100.0, "images": 1}}
 
 
 def test_best_epoch_is_the_first_best_and_says_what_it_is() -> None:
-    best = best_epoch(({"epoch": 1, "top1": 40.0}, {"epoch": 2, "top1": 50.0}, {"epoch": 3, "top1": 50.0}))
+    best = best_epoch([{"epoch": 1, "top1": 40.0}, {"epoch": 2, "top1": 50.0}, {"epoch": 3, "top1": 50.0}])
     assert best["epoch"] == 2
     assert "not the result" in best["note"]
 
@@ -147,12 +246,13 @@ def test_the_task_end_to_end(bright_and_dark: Path, train_views: str) -> None:
     assert [record["epoch"] for record in measurement.details["curve"]] == list(range(1, 9))
     assert measurement.metrics["top1"] == measurement.details["curve"][-1]["top1"]
     assert replace(backbone).digest == before
+    assert measurement.details["per_class"]["dark"] == {"top1": 100.0, "images": 3}
     again = run_linear(backbone, bright_and_dark, protocol, replace(CONTEXT, num_workers=2))
     assert again.details == measurement.details
 
 
 def test_a_diverging_loss_names_the_learning_rate_and_the_feature_norm(bright_and_dark: Path) -> None:
-    protocol = replace(SMALL, learning_rate=1e38)
+    protocol = replace(SMALL, learning_rate=(1e38,))
     with pytest.raises(
         UserError, match=r"epoch 1: expected a finite loss, found (nan|inf); a learning rate of 1e\+38 .* mean norm \d"
     ):

@@ -7,6 +7,8 @@ from mocobench.runtime.errors import UserError
 
 IMAGENET_IMAGES = (("train", 1281167), ("val", 50000))
 TRAIN_VIEWS = ("random-every-epoch", "center-once")
+OPTIMIZERS = ("sgd", "nesterov", "lars")  # see benchmarks/classification/heads.py
+SCHEDULES = ("step", "cosine-per-epoch", "cosine-per-step")
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,31 @@ class LinearProtocol:
     flip_probability: float = 0.5
     # Classifier: weight ~ N(0, std), bias 0
     init_std: float = 0.01
-    # Solver: SGD on the classifier alone (MoCo v1, section 4.1: learning rate 30, no weight decay)
+    # Solver: SGD on the classifier alone (MoCo v1, section 4.1: learning rate 30, no weight decay). Each rate with each
+    # decay is a classifier of its own, all trained on the same pass; of several, the one that is best on the images
+    # held out of training counts.
+    optimizer: str = "sgd"
     batch_size: int = 256
     epochs: int = 100
-    learning_rate: float = 30.0
+    learning_rate: tuple[float, ...] = (30.0,)
+    weight_decay: tuple[float, ...] = (0.0,)
+    momentum: float = 0.9
+    # `step`: times `decay_factor` at each of `decay_epochs`. The cosines fall from 1 to 0 over all epochs.
+    schedule: str = "step"
     decay_epochs: tuple[int, ...] = (60, 80)
     decay_factor: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    held_out: float = 0.1  # of each class's training images, where there are several classifiers to choose from
 
     def __post_init__(self) -> None:
-        if self.train_views not in TRAIN_VIEWS:
-            raise UserError(f"--train-views {self.train_views}: expected one of {', '.join(TRAIN_VIEWS)}")
-        _require_positive(self, "image_size", "test_resize", "batch_size", "epochs", "learning_rate")
+        _require_one_of("--train-views", self.train_views, TRAIN_VIEWS)
+        _require_one_of("--optimizer", self.optimizer, OPTIMIZERS)
+        _require_one_of("--schedule", self.schedule, SCHEDULES)
+        _require_positive(self, "image_size", "test_resize", "batch_size", "epochs")
+        _require_fraction("--held-out", self.held_out)
+        if not self.learning_rate or not min(self.learning_rate) > 0:
+            raise UserError(f"--learning-rate {show(self.learning_rate)}: expected one or more numbers above 0")
+        if not self.weight_decay or not min(self.weight_decay) >= 0:
+            raise UserError(f"--weight-decay {show(self.weight_decay)}: expected one or more numbers from 0 on")
         _require_crop_fits(self.image_size, self.test_resize)
         for name in ("crop_scale", "crop_ratio"):
             bounds = getattr(self, name)
@@ -76,6 +90,16 @@ class KnnProtocol:
             raise UserError(f"--neighbors {show(self.neighbors)}: expected one or more numbers of neighbours above 0")
 
 
+def _require_one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{flag} {value}: expected one of {', '.join(choices)}")
+
+
+def _require_fraction(flag: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise UserError(f"{flag} {value}: expected a fraction above 0 and below 1")
+
+
 def _require_positive(protocol: LinearProtocol | KnnProtocol, *names: str) -> None:
     for name in names:
         value = getattr(protocol, name)
@@ -92,8 +116,38 @@ def _require_crop_fits(image_size: int, test_resize: int) -> None:
 
 _LINEAR_PAPER = LinearProtocol(id="imagenet-linear/moco@1", expected_images=IMAGENET_IMAGES)
 
+_LINEAR_SIMCLR = replace(
+    _LINEAR_PAPER,
+    id="imagenet-linear/simclr@1",
+    # SimCLR (arXiv 2002.05709), appendices B.5 and B.6: Nesterov, 90 epochs, no weight decay, no warm-up, rate
+    # 0.1 * batch / 256; their code's cosine moves with every step.
+    optimizer="nesterov",
+    batch_size=4096,
+    epochs=90,
+    learning_rate=(1.6,),
+    schedule="cosine-per-step",
+)
+
 LINEAR_PROTOCOLS = {
     "paper": _LINEAR_PAPER,
+    "simclr": _LINEAR_SIMCLR,
+    # SimSiam (arXiv 2011.10566), appendix A: LARS, 90 epochs, base rate 0.02 * batch / 256; the cosine of the authors'
+    # main_lincls.py moves once an epoch. (That file's own defaults are 100 epochs and a base rate of 0.1.)
+    "simsiam": replace(
+        _LINEAR_SIMCLR,
+        id="imagenet-linear/simsiam@1",
+        optimizer="lars",
+        learning_rate=(0.32,),
+        schedule="cosine-per-epoch",
+    ),
+    # MoCo's, at 32 settings around its own: what a fixed rate leaves undecided.
+    "sweep": replace(
+        _LINEAR_PAPER,
+        id="imagenet-linear/sweep@1",
+        learning_rate=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        weight_decay=(0.0, 1e-6, 1e-5, 1e-4),
+        held_out=0.02,
+    ),
     # Two CPU cores and a few hundred images: a quarter of the pixels, and the backbone runs once per image.
     "smoke": replace(
         _LINEAR_PAPER,

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,11 @@ class ImageFolder:
     def list_sha256(self) -> str:
         """The identity of this list of images."""
         return list_sha256(self.root, self.paths)
+
+    def select(self, positions: Sequence[int]) -> "ImageFolder":
+        """The images at these positions alone; the classes stay."""
+        paths = tuple(self.paths[position] for position in positions)
+        return replace(self, paths=paths, labels=tuple(self.labels[position] for position in positions))
 
 
 def list_image_folder(root: Path) -> ImageFolder:
