@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -62,6 +63,45 @@ def test_accuracy_for_each_k_by_hand() -> None:
     # At 18 degrees the nearest, 8 away, is of class 0. Of all four, those 12, 14 and 16 away outvote it: relative to
     # its weight, exp((cos 12 - cos 8) / 0.07) + ... = 0.84 + 0.75 + 0.66. At 38 degrees both are right.
     assert accuracies == {1: 50.0, 4: 100.0}
+
+
+@pytest.mark.parametrize("bank_block", [2, 3, 100])
+def test_of_equal_cosines_the_first_in_the_bank_is_nearer(bank_block: int) -> None:
+    east, north = [1.0, 0.0], [0.0, 1.0]
+    bank = torch.tensor([north, east, east, north, east, east, north])
+    for k in range(1, 8):
+        cosines, positions = nearest(torch.tensor([east, north]), bank, k=k, device=CPU, bank_block=bank_block)
+        assert positions.tolist() == [[1, 2, 4, 5, 0, 3, 6][:k], [0, 3, 6, 1, 2, 4, 5][:k]]
+        assert cosines.tolist() == [[1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0][:k], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0][:k]]
+
+
+def test_of_equal_votes_the_first_class_wins() -> None:
+    cosines, labels = torch.tensor([[0.5, 0.5, 0.5, 0.5]]), torch.tensor([[2, 1, 1, 2]])
+    assert vote(cosines, labels, num_classes=3, temperature=0.07).tolist() == [1]
+
+
+def test_equal_to_scikit_learn() -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    generator = torch.Generator().manual_seed(2)
+    features, labels = torch.randn(400, 12, generator=generator), torch.arange(400) % 4
+    features += 1.5 * F.one_hot(labels, 12)
+    bank, queries = (features[:300], labels[:300]), (features[300:], labels[300:])
+    found = knn_accuracies(bank, queries, neighbors=(1, 7, 50), num_classes=4, temperature=0.07, device=CPU)
+    for k, accuracy in found.items():
+        # scikit-learn's cosine distance is 1 - cosine.
+        peer = KNeighborsClassifier(k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
+        peer.fit(bank[0].numpy(), bank[1].numpy())
+        assert accuracy == pytest.approx(100 * peer.score(queries[0].numpy(), queries[1].numpy()))
+
+
+def test_a_bank_in_half_precision_has_the_same_neighbors() -> None:
+    generator = torch.Generator().manual_seed(3)
+    bank, queries = torch.randn(100, 8, generator=generator).half(), torch.randn(10, 8, generator=generator)
+    cosines, positions = nearest(queries, bank, k=9, device=CPU)
+    expected, expected_positions = nearest(queries, bank.float(), k=9, device=CPU)
+    assert torch.equal(cosines, expected)
+    assert torch.equal(positions, expected_positions)
 
 
 def test_every_query_in_the_bank_finds_itself() -> None:

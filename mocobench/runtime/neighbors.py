@@ -1,4 +1,8 @@
-"""Weighted k-nearest-neighbour classification of features, exact (Wu et al., arXiv 1805.01978, section 3.4)."""
+"""Weighted k-nearest-neighbour classification of features, exact (Wu et al., arXiv 1805.01978, section 3.4).
+
+Q: queries, B: bank, C: channels. Of equal cosines the one that comes first in the bank is nearer, and of classes with
+equal votes the first wins, so an accuracy depends on neither the blocks nor the sorting algorithm.
+"""
 
 import torch
 from torch.nn import functional as F
@@ -7,7 +11,7 @@ from mocobench.runtime.progress import progress
 
 Labelled = tuple[torch.Tensor, torch.Tensor]  # features (N, C) and int64 labels (N,)
 QUERY_BLOCK = 1024
-BANK_BLOCK = 65536
+BANK_BLOCK = 16384
 
 
 def nearest(
@@ -15,21 +19,41 @@ def nearest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest cosines of each query, largest first, and their positions in the bank: both (Q, k).
 
-    Q: queries, B: bank, C: channels. `queries` (Q, C) and `bank` (B, C) need not be normalised. The bank passes
-    through the device block by block, so that it need not fit there.
+    `queries` (Q, C) and `bank` (B, C) need not be normalised, and may be in half precision. The bank passes through
+    the device once, block by block, so that it need not fit there, nor into memory where it is a memory map.
     """
-    queries = F.normalize(queries.to(device), dim=1)
-    best_cosines = queries.new_empty(len(queries), 0)
-    best_positions = torch.empty(len(queries), 0, dtype=torch.int64, device=device)
-    for start in range(0, len(bank), bank_block):
-        block = F.normalize(bank[start : start + bank_block].to(device), dim=1)
-        cosines, positions = (queries @ block.T).topk(min(k, len(block)), dim=1)  # Q x k
-        # Merge with the best so far: at most 2k candidates.
-        candidates = torch.cat([best_cosines, cosines], dim=1)
-        candidate_positions = torch.cat([best_positions, positions + start], dim=1)
-        best_cosines, kept = candidates.topk(min(k, candidates.shape[1]), dim=1)
-        best_positions = candidate_positions.gather(1, kept)
-    return best_cosines, best_positions
+    queries = F.normalize(queries.to(device, torch.float32), dim=1)
+    best = [(part.new_empty(len(part), 0), _no_positions(part)) for part in queries.split(QUERY_BLOCK)]
+    with progress(total=len(bank), label="kNN", unit="image") as bar:
+        for start in range(0, len(bank), bank_block):
+            block = F.normalize(bank[start : start + bank_block].to(device, torch.float32), dim=1)
+            for index, part in enumerate(queries.split(QUERY_BLOCK)):
+                cosines, positions = _first_largest(part @ block.T, min(k, len(block)))  # Q x k
+                # Those found before come before in the bank too: at most 2k candidates, in the order that ties need.
+                candidates = torch.cat([best[index][0], cosines], dim=1)
+                candidate_positions = torch.cat([best[index][1], positions + start], dim=1)
+                kept_cosines, kept = _first_largest(candidates, min(k, candidates.shape[1]))
+                best[index] = kept_cosines, candidate_positions.gather(1, kept)
+            bar.update(len(block))
+    return torch.cat([cosines for cosines, _ in best]), torch.cat([positions for _, positions in best])
+
+
+def _no_positions(like: torch.Tensor) -> torch.Tensor:
+    return torch.empty(len(like), 0, dtype=torch.int64, device=like.device)
+
+
+def _first_largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `values.topk(k)` of each row of (Q, N), with equal values in the order of their positions."""
+    # One more than needed says whether equal values stand on both sides of the boundary.
+    found, positions = values.topk(min(k + 1, values.shape[1]), dim=1)
+    split_ties = (found[:, k - 1] == found[:, k]).nonzero().flatten() if found.shape[1] > k else found.new_empty(0)
+    positions, order = positions[:, :k].sort(dim=1)
+    largest, order = found[:, :k].gather(1, order).sort(dim=1, descending=True, stable=True)
+    positions = positions.gather(1, order)
+    if len(split_ties):
+        largest_of_ties, positions_of_ties = values[split_ties].sort(dim=1, descending=True, stable=True)
+        largest[split_ties], positions[split_ties] = largest_of_ties[:, :k], positions_of_ties[:, :k]
+    return largest, positions
 
 
 def vote(cosines: torch.Tensor, labels: torch.Tensor, *, num_classes: int, temperature: float) -> torch.Tensor:
@@ -52,15 +76,14 @@ def knn_accuracies(
 
     No k exceeds the size of the bank.
     """
-    bank_features, bank_labels = bank
-    assert max(neighbors) <= len(bank_features), (neighbors, len(bank_features))
+    assert max(neighbors) <= len(bank[0]), (neighbors, len(bank[0]))
     correct = dict.fromkeys(neighbors, 0)
-    with progress(total=len(queries[0]), label="kNN", unit="image") as bar:
-        for features, labels in zip(queries[0].split(QUERY_BLOCK), queries[1].split(QUERY_BLOCK), strict=True):
-            cosines, positions = nearest(features, bank_features, k=max(neighbors), device=device)
-            voters = bank_labels.to(device)[positions]
-            for k in neighbors:
-                predicted = vote(cosines[:, :k], voters[:, :k], num_classes=num_classes, temperature=temperature)
-                correct[k] += int((predicted == labels.to(device)).sum())
-            bar.update(len(features))
+    cosines, positions = nearest(queries[0], bank[0], k=max(neighbors), device=device)
+    bank_labels, query_labels = bank[1].to(device), queries[1].to(device)
+    parts = (tensor.split(QUERY_BLOCK) for tensor in (cosines, positions, query_labels))
+    for part_cosines, part_positions, labels in zip(*parts, strict=True):
+        voters = bank_labels[part_positions]
+        for k in neighbors:
+            predicted = vote(part_cosines[:, :k], voters[:, :k], num_classes=num_classes, temperature=temperature)
+            correct[k] += int((predicted == labels).sum())
     return {k: 100 * count / len(queries[0]) for k, count in correct.items()}
