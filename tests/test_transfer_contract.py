@@ -22,7 +22,17 @@ from transfer.load import load, load_backbone, source_formats
 TARGETS = tuple(target_formats())
 # One of everything a backbone can say, none of it the default.
 CUSTOM_INPUT = InputSpec((103.5, 116.3, 123.7), (1.0, 2.0, 3.0), channel_order="BGR", max_value=255.0)
-CUSTOM_PROVENANCE = Provenance("a.pth.tar", "moco", "MoCo, MLP head", 200, "demo", 3, "ab" * 32)
+CUSTOM_PROVENANCE = Provenance(
+    source="a.pth.tar",
+    format="moco",
+    method="MoCo, MLP head",
+    epochs=200,
+    recipe="demo",
+    recipe_changes="epochs=200",
+    num_images=60,
+    seed=3,
+    file_sha256="ab" * 32,
+)
 TAKE_STRIDE_IN_1X1 = ("detectron2", "safetensors")
 TAKE_SMALL_STEM = ("moco", "safetensors", "torchvision")
 

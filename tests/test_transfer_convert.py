@@ -29,7 +29,7 @@ MocoContent = Callable[..., dict[str, Any]]
 TARGETS = tuple(target_formats())
 # One of everything a backbone can say, none of it the default.
 CUSTOM_INPUT = InputSpec((103.5, 116.3, 123.7), (1.0, 2.0, 3.0), channel_order="BGR", max_value=255.0)
-CUSTOM_PROVENANCE = Provenance("a.pth.tar", "moco", "MoCo, MLP head", 200, "demo", 3, "ab" * 32)
+CUSTOM_PROVENANCE = Provenance("a.pth.tar", "moco")
 
 
 def official_content(state: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def finish(found: Found, content: Content, path: Path) -> Found:
             input=InputSpec.from_dict(ours["input"]),
             provenance=whence,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: expected under `{KEY}` a recipe, a seed and an input convention, found "
             f"{type(error).__name__} {error}; write the checkpoint again"
