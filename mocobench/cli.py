@@ -305,6 +305,10 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) 
             settings.add_argument(flag, **keywords)
         if task.endswith("-detection"):
             _add_detection_flags(parser)
+        else:
+            parser.add_argument(
+                "--features", type=Path, metavar="DIR", help="keep features of frozen backbones there, for later runs"
+            )
 
 
 def _add_detection_flags(parser: Parser) -> None:

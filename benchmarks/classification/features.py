@@ -1,12 +1,14 @@
 """Frozen features: the backbone in eval mode, prepared as its weights ask, and the proof that it stayed frozen."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.classification.data import Batch, View, image_batches
+from benchmarks.classification.data import Batch, CenterView, image_batches
+from benchmarks.classification.feature_cache import cache_path, read_features, write_features
 from benchmarks.context import RunContext
 from mocobench.runtime.device import autocast
 from mocobench.runtime.errors import UserError
@@ -43,24 +45,34 @@ class FrozenBackbone:
             )
         return features
 
-    def extract(self, batches: Iterable[Batch], *, num_images: int, label: str) -> Batch:
-        """Features (num_images, C) and labels (num_images,) of all batches in order, on the CPU."""
-        features = torch.empty(num_images, self.backbone.feature_size)
-        labels = torch.empty(num_images, dtype=torch.int64)
-        start = 0
-        with progress(total=num_images, label=label, unit="image") as bar:
-            for images, batch_labels in batches:
-                end = start + len(images)
-                features[start:end] = self.features(images).cpu()
-                labels[start:end] = batch_labels
-                bar.update(len(images))
-                start = end
-        assert start == num_images, (start, num_images)
-        return features, labels
+    def extract_folder(self, folder: ImageFolder, view: CenterView, context: RunContext, *, label: str) -> Batch:
+        """Features (N, C) and labels (N,) of one view of every image, in the folder's order, on the CPU.
 
-    def extract_folder(self, folder: ImageFolder, view: View, context: RunContext, *, label: str) -> Batch:
-        """Features (N, C) and labels (N,) of one view of every image, in the folder's order, on the CPU."""
-        num_images = len(folder.paths)
+        With `context.features` they come from a file there, as a memory map, and are computed when it has none.
+        """
+        labels, shape = torch.tensor(folder.labels), (len(folder.paths), self.backbone.feature_size)
+        parts = self._in_order(folder, view, context, label=label)
+        if context.features is None:
+            features = torch.empty(shape)
+            for start, part in parts:
+                features[start : start + len(part)] = part
+            return features, labels
+        key = self._cache_key(folder, view)
+        path = cache_path(context.features, key)
+        kept = read_features(path, key, shape=shape)
+        if kept is None:
+            with write_features(path, key, shape=shape) as file:
+                for _, part in parts:
+                    file.append(part)
+            kept = read_features(path, key, shape=shape)
+            assert kept is not None, path
+        return kept, labels
+
+    def _in_order(
+        self, folder: ImageFolder, view: CenterView, context: RunContext, *, label: str
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Where each part starts, and its features (n, C), on the CPU."""
+        num_images, start = len(folder.paths), 0
         batches = image_batches(
             folder,
             range(num_images),
@@ -69,7 +81,21 @@ class FrozenBackbone:
             seed=context.seed,
             num_workers=context.num_workers,
         )
-        return self.extract(batches, num_images=num_images, label=label)
+        with progress(total=num_images, label=label, unit="image") as bar:
+            for images, _ in batches:
+                yield start, self.features(images).cpu()
+                start += len(images)
+                bar.update(len(images))
+
+    def _cache_key(self, folder: ImageFolder, view: CenterView) -> dict[str, Any]:
+        """All that the features depend on."""
+        return {
+            "backbone": self.backbone.digest,
+            "images": folder.list_sha256(),
+            "view": asdict(view),
+            "precision": self.precision,
+            "device": self.device.type,
+        }
 
     def require_unmoved(self) -> None:
         """Prove that every tensor still is, bit for bit, the backbone's: a probe must train its classifier alone.

@@ -1,0 +1,101 @@
+"""Features kept between runs: the same as computed anew, computed anew where anything differs or is damaged."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.classification.data import CenterView, read_splits
+from benchmarks.classification.features import FrozenBackbone, freeze
+from benchmarks.context import RunContext
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import ImageFolder
+from transfer.network import random_backbone
+
+CPU = torch.device("cpu")
+CONTEXT = RunContext(seed=0, device=CPU, precision="fp32", num_workers=0)
+VIEW = CenterView(36, 32)
+
+
+@pytest.fixture(scope="module")
+def frozen() -> FrozenBackbone:
+    return freeze(random_backbone("resnet18", 0), device=CPU, precision="fp32")
+
+
+@pytest.fixture
+def train(bright_and_dark: Path) -> ImageFolder:
+    return read_splits(bright_and_dark).train
+
+
+def extract(frozen: FrozenBackbone, train: ImageFolder, folder: Path | None, view: CenterView = VIEW) -> torch.Tensor:
+    features, labels = frozen.extract_folder(train, view, replace(CONTEXT, features=folder), label="features")
+    assert labels.tolist() == list(train.labels)
+    return features
+
+
+def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    def features(self: FrozenBackbone, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("computed although they are kept")
+
+    monkeypatch.setattr(FrozenBackbone, "features", features)
+
+
+def test_kept_features_are_those_computed(
+    frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = extract(frozen, train, None)
+    assert torch.equal(extract(frozen, train, tmp_path / "kept"), expected)
+    (file,) = (tmp_path / "kept").iterdir()
+    assert torch.equal(load_file(file)["features"], expected)
+    refuse_to_compute(monkeypatch)
+    assert torch.equal(extract(frozen, train, tmp_path / "kept"), expected)
+
+
+def test_anything_else_is_another_file(frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path) -> None:
+    extract(frozen, train, tmp_path)
+    other = freeze(random_backbone("resnet18", 1), device=CPU, precision="fp32")
+    assert torch.equal(extract(other, train, tmp_path), extract(other, train, None))
+    assert torch.equal(
+        extract(frozen, train, tmp_path, CenterView(40, 32)), extract(frozen, train, None, CenterView(40, 32))
+    )
+    few = train.select([0, 7])
+    assert torch.equal(extract(frozen, few, tmp_path), extract(frozen, few, None))
+    assert len(list(tmp_path.glob("features-*"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda content: content[:-4] + bytes(4), "its values are not those that were written"),
+        (lambda content: content[:-100], r"it has \d+ bytes instead of \d+"),
+        (lambda content: b"", "it is damaged|Expecting value"),
+        (lambda content: b"\xff" * 64, "it is damaged"),
+        (lambda content: content.replace(b"fp32", b"bf16"), "it holds other features than its name says"),
+    ],
+)
+def test_a_damaged_file_is_noticed_and_made_again(
+    frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, found: str
+) -> None:
+    expected = extract(frozen, train, tmp_path / "kept").clone()
+    (file,) = (tmp_path / "kept").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert torch.equal(extract(frozen, train, tmp_path / "kept"), expected)
+    assert re.search(found + r".*; the features are computed again", capsys.readouterr().out)
+    assert file.read_bytes() == whole
+
+
+def test_an_image_that_fails_leaves_no_file(frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path) -> None:
+    train.paths[3].write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"3\.png: expected an image that can be decoded"):
+        extract(frozen, train, tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write .*kept"):
+        extract(frozen, train, tmp_path / "kept")
