@@ -64,6 +64,35 @@ class LinearProtocol:
 
 
 @dataclass(frozen=True)
+class LogisticProtocol:
+    """Every value that moves a number of logistic regression on features of the validation crop. Sizes in pixels.
+
+    Features are divided by their mean norm over the training images, so that strengths mean the same for all
+    backbones. The strength that is best on the images held out of training is then used on all training images
+    (Kornblith et al., arXiv 1805.08974, section 3: L-BFGS, the strength chosen on a split of the training images).
+
+    Raises on construction:
+        UserError: a setting is out of its range.
+    """
+
+    id: str
+    expected_images: tuple[tuple[str, int], ...]
+    image_size: int = 224
+    test_resize: int = 256
+    strengths: tuple[float, ...] = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # l2 / 2 * |W|^2 beside the mean cross-entropy
+    held_out: float = 0.1  # of each class's training images
+    tolerance: float = 1e-8  # relative decrease of the objective at which L-BFGS stops
+    max_steps: int = 5000
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "image_size", "test_resize", "tolerance", "max_steps")
+        _require_crop_fits(self.image_size, self.test_resize)
+        _require_fraction("--held-out", self.held_out)
+        if not self.strengths or not min(self.strengths) > 0:
+            raise UserError(f"--strengths {show(self.strengths)}: expected one or more numbers above 0")
+
+
+@dataclass(frozen=True)
 class KnnProtocol:
     """Every value that moves a kNN number. Sizes in pixels.
 
@@ -101,7 +130,7 @@ def _require_fraction(flag: str, value: float) -> None:
         raise UserError(f"{flag} {value}: expected a fraction above 0 and below 1")
 
 
-def _require_positive(protocol: LinearProtocol | KnnProtocol, *names: str) -> None:
+def _require_positive(protocol: LinearProtocol | LogisticProtocol | KnnProtocol, *names: str) -> None:
     for name in names:
         value = getattr(protocol, name)
         if not value > 0:
@@ -129,7 +158,7 @@ _LINEAR_SIMCLR = replace(
     schedule="cosine-per-step",
 )
 
-LINEAR_PROTOCOLS = {
+LINEAR_PROTOCOLS: dict[str, LinearProtocol | LogisticProtocol] = {
     "paper": _LINEAR_PAPER,
     "simclr": _LINEAR_SIMCLR,
     # SimSiam (arXiv 2011.10566), appendix A: LARS, 90 epochs, base rate 0.02 * batch / 256; the cosine of the authors'
@@ -149,6 +178,7 @@ LINEAR_PROTOCOLS = {
         weight_decay=(0.0, 1e-6, 1e-5, 1e-4),
         held_out=0.02,
     ),
+    "lbfgs": LogisticProtocol(id="imagenet-linear/lbfgs@1", expected_images=IMAGENET_IMAGES),
     # Two CPU cores and a few hundred images: a quarter of the pixels, and the backbone runs once per image.
     "smoke": replace(
         _LINEAR_PAPER,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol
+from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol, LogisticProtocol
 from benchmarks.context import Measurement, RunContext
 
 if TYPE_CHECKING:
@@ -14,8 +14,14 @@ PROTOCOLS = LINEAR_PROTOCOLS
 ENGINES = ("torch",)
 
 
-def run(backbone: "Backbone", data: Path, protocol: LinearProtocol, context: RunContext) -> Measurement:
-    """Train and evaluate the probe; see benchmarks/classification/linear.py."""
+def run(
+    backbone: "Backbone", data: Path, protocol: LinearProtocol | LogisticProtocol, context: RunContext
+) -> Measurement:
+    """Train and evaluate the probe; see benchmarks/classification/linear.py and logistic_probe.py."""
+    if isinstance(protocol, LogisticProtocol):
+        from benchmarks.classification.logistic_probe import run_logistic
+
+        return run_logistic(backbone, data, protocol, context)
     from benchmarks.classification.linear import run_linear
 
     return run_linear(backbone, data, protocol, context)

@@ -1,0 +1,73 @@
+"""imagenet-linear by logistic regression: features once, the strength chosen on images held out of training."""
+
+from pathlib import Path
+
+import torch
+
+from benchmarks.classification.data import Batch, CenterView, read_splits
+from benchmarks.classification.features import freeze, mean_norm
+from benchmarks.classification.heads import accuracy_by_class
+from benchmarks.classification.held_out import hold_out
+from benchmarks.classification.logistic import LogisticFit, PrincipalAxes, fit_logistic, principal_axes
+from benchmarks.classification.protocol import LogisticProtocol
+from benchmarks.context import Measurement, RunContext
+from benchmarks.result import Metric
+from mocobench.runtime.progress import progress
+from transfer.backbone import Backbone
+
+METRIC_INFO = {"top1": Metric("top-1"), "top5": Metric("top-5")}
+
+
+def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, context: RunContext) -> Measurement:
+    """Classify `data/val` by a regression on `data/train`: top-1 and top-5 accuracy.
+
+    Raises:
+        UserError: bad data, or an optimum that is not reached.
+    """
+    splits = read_splits(data)
+    frozen = freeze(backbone, device=context.device, precision=context.precision)
+    center = CenterView(protocol.test_resize, protocol.image_size)
+    val = frozen.extract_folder(splits.val, center, context, label="val features")
+    train = frozen.extract_folder(splits.train, center, context, label="train features")
+    scale, num_classes = mean_norm(train[0]), len(splits.train.classes)
+    features, labels = (train[0] / scale).to(context.device), train[1].to(context.device)
+
+    trained, held = hold_out(splits.train.labels, fraction=protocol.held_out, seed=context.seed)
+    part, held_out = principal_axes(features[trained]), (features[held], labels[held])
+    choices = []
+    for l2 in progress(protocol.strengths, label="strengths", unit="fit"):
+        fit = _fit(part, labels[trained], l2, num_classes, protocol)
+        choices.append({"l2": l2, "held_out_top1": ranked_hits(fit, held_out, k=1).double().mean().item() * 100})
+    best = max(choices, key=lambda choice: choice["held_out_top1"])  # of equals the first
+
+    fit = _fit(principal_axes(features), labels, best["l2"], num_classes, protocol)
+    hits = ranked_hits(fit, ((val[0] / scale).to(context.device), val[1]), k=min(5, num_classes))
+    metrics = {"top1": 100 * hits[:, 0].sum().item() / len(hits), "top5": 100 * hits.sum().item() / len(hits)}
+    details = {
+        "feature_norm": mean_norm(val[0]),
+        "l2": best["l2"],
+        "strengths": choices,
+        "objective": fit.objective,
+        "num_evaluations": fit.num_evaluations,
+        "per_class": accuracy_by_class(hits[:, 0], val[1], splits.train.classes),
+    }
+    return Measurement(metrics, METRIC_INFO, splits.identity, details)
+
+
+def _fit(
+    features: PrincipalAxes, labels: torch.Tensor, l2: float, num_classes: int, protocol: LogisticProtocol
+) -> LogisticFit:
+    return fit_logistic(
+        features,
+        labels,
+        num_classes=num_classes,
+        l2=l2,
+        tolerance=protocol.tolerance,
+        max_steps=protocol.max_steps,
+    )
+
+
+def ranked_hits(fit: LogisticFit, labelled: Batch, *, k: int) -> torch.Tensor:
+    """Whether the label is the best, second best, ... k-th best class: bool (N, k), on the CPU."""
+    best = fit.predict(labelled[0].cpu()).topk(k, dim=1).indices
+    return best == labelled[1].cpu()[:, None]
