@@ -1,0 +1,202 @@
+"""VOC07 classification: one linear SVM per class on frozen features, mean average precision over 11 recalls.
+
+N: images, C: channels, K: classes. An image's presence of a class is PRESENT, ABSENT, or DIFFICULT where all of its
+objects of the class are; such an image is neither trained nor scored on for that class, as in the VOC devkit.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from benchmarks.classification.data import CenterView
+from benchmarks.classification.features import FrozenBackbone, freeze, mean_norm
+from benchmarks.classification.svm_protocol import SvmProtocol
+from benchmarks.context import Measurement, RunContext
+from benchmarks.detection.records import DetectionSet
+from benchmarks.detection.voc_data import read_voc
+from benchmarks.detection.voc_metric import Outcome, average_precision
+from benchmarks.result import Metric
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import ImageFolder
+from mocobench.runtime.progress import progress
+from mocobench.runtime.seeds import derive_seed
+from transfer.backbone import Backbone
+
+PRESENT, DIFFICULT, ABSENT = 1, 0, -1
+NEGATIVES_PER_POSITIVE = 19  # of low-shot training sets
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Features (N, C) of unit length and whether each image shows a class (N,), PRESENT or ABSENT."""
+
+    features: np.ndarray
+    presence: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> "Examples":
+        return Examples(self.features[chosen], self.presence[chosen])
+
+
+def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunContext) -> Measurement:
+    """Train on the training splits, score on the test splits: mAP with all images, and with few positive ones.
+
+    Classes with fewer positive images than folds, or none to test on, are left out of the mean, and said.
+
+    Raises:
+        UserError: bad data, or no class that can be measured.
+    """
+    sets = read_voc(
+        data,
+        train_splits=protocol.train_splits,
+        test_splits=protocol.test_splits,
+        classes="voc",
+        on_bad_annotation=context.on_bad_annotation,
+    )
+    frozen = freeze(backbone, device=context.device, precision=context.precision)
+    presences = presence(sets.train), presence(sets.test)  # N x K
+    chosen = measurable_classes(*presences, sets.train.classes, protocol)
+    features = [
+        _features(frozen, images, data, protocol, context, label)
+        for images, label in ((sets.train, "train features"), (sets.test, "test features"))
+    ]
+    train, test = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in features)
+    per_class: dict[str, dict[str, Any]] = {}
+    few: dict[int, list[list[float]]] = {shots: [] for shots in protocol.shots}
+    for label in progress(chosen, label="SVMs", unit="class"):
+        of_train, of_test = (
+            Examples(values, known[:, label])[known[:, label] != DIFFICULT]
+            for values, known in ((train, presences[0]), (test, presences[1]))
+        )
+        cost = choose_cost(of_train, protocol, seed=derive_seed(context.seed, "folds", label))
+        ap = 100 * fit_and_score(of_train, of_test, cost, protocol)
+        counts = {"train_images": _num_present(of_train), "test_images": _num_present(of_test)}
+        per_class[sets.train.classes[label]] = {"ap": ap, "cost": cost, **counts}
+        for shots, draws in few.items():
+            if shots <= counts["train_images"]:
+                seed = derive_seed(context.seed, "low-shot", label)
+                draws.append(low_shot(of_train, of_test, cost, shots, protocol, seed=seed))
+    left_out = [name for name in sets.train.classes if name not in per_class]
+    metrics = {"map": mean(found["ap"] for found in per_class.values())}
+    metric_info, spread = {"map": Metric("mAP")}, {}
+    for shots, draws in few.items():
+        if draws:
+            of_draw = [mean(aps) for aps in zip(*draws, strict=True)]  # the mean over classes, draw by draw
+            metrics[f"map_{shots}"], metric_info[f"map_{shots}"] = mean(of_draw), Metric(f"mAP, {shots} pos.")
+            spread[f"map_{shots}"] = {"std": stdev(of_draw) if len(of_draw) > 1 else 0.0, "classes": len(draws)}
+    details = {
+        "feature_norm": _mean_norm(features[1]),
+        "per_class": per_class,
+        "left_out": left_out,
+        "low_shot": spread,
+    }
+    return Measurement(metrics, metric_info, sets.identity, details)
+
+
+def presence(images: DetectionSet) -> np.ndarray:
+    """Of every class in every image (N, K)."""
+    found = np.full((len(images.images), len(images.classes)), ABSENT)
+    for row, image in zip(found, images.images, strict=True):
+        row[image.labels[image.difficult]] = DIFFICULT
+        row[image.labels[~image.difficult]] = PRESENT
+    return found
+
+
+def measurable_classes(
+    train: np.ndarray, test: np.ndarray, classes: tuple[str, ...], protocol: SvmProtocol
+) -> list[int]:
+    """Classes with positive images for each fold and for the test; the others are said.
+
+    Raises:
+        UserError: there is none.
+    """
+    enough = ((train == PRESENT).sum(axis=0) >= protocol.folds) & ((test == PRESENT).sum(axis=0) >= 1)
+    chosen = np.flatnonzero(enough).tolist()
+    if not chosen:
+        raise UserError(
+            f"voc-svm: expected a class with {protocol.folds} positive training images and one to test on, found none"
+        )
+    if len(chosen) < len(classes):
+        others = ", ".join(name for label, name in enumerate(classes) if label not in chosen)
+        print(f"left out, with too few positive images: {others}", flush=True)
+    return chosen
+
+
+def choose_cost(train: Examples, protocol: SvmProtocol, *, seed: int) -> float:
+    """The cost with the best mean average precision over folds with equal shares of positives; of equals the least."""
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = StratifiedKFold(protocol.folds, shuffle=True, random_state=seed % 2**32)
+    splits = list(folds.split(train.features, train.presence))
+    scores = {
+        cost: mean(fit_and_score(train[rest], train[fold], cost, protocol) for rest, fold in splits)
+        for cost in sorted(protocol.costs)
+    }
+    return max(scores, key=lambda cost: scores[cost])
+
+
+def fit_and_score(train: Examples, test: Examples, cost: float, protocol: SvmProtocol) -> float:
+    """The average precision, from 0 to 1, of an SVM trained on `train`."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    machine = LinearSVC(
+        C=cost,
+        class_weight={PRESENT: protocol.positive_weight, ABSENT: 1.0},
+        tol=protocol.tolerance,
+        max_iter=protocol.max_steps,
+        random_state=0,
+        dual=True,
+    )
+    with warnings.catch_warnings():
+        # As the authors' own: stopping at `max_steps` is part of the protocol.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        machine.fit(train.features, train.presence)
+    return image_ap(machine.decision_function(test.features), test.presence == PRESENT)
+
+
+def image_ap(scores: np.ndarray, present: np.ndarray) -> float:
+    """VOC2007's 11-point average precision of images ranked by their scores (N,), of which some show the class."""
+    true = present[np.argsort(-scores, kind="stable")]
+    num_true = np.cumsum(true)
+    return average_precision(
+        Outcome(true, num_true / present.sum(), num_true / np.arange(1, len(true) + 1)), metric="voc-11-point"
+    )
+
+
+def low_shot(
+    train: Examples, test: Examples, cost: float, shots: int, protocol: SvmProtocol, *, seed: int
+) -> list[float]:
+    """The average precision in percent of each draw of `shots` positive images and 19 times as many negative ones."""
+    found = []
+    for draw in range(protocol.draws):
+        order = np.random.default_rng(derive_seed(seed, "shots", draw)).permutation(len(train.presence))
+        present = train.presence[order] == PRESENT
+        # The first of one order: fewer images are always among more.
+        chosen = np.concatenate([order[present][:shots], order[~present][: NEGATIVES_PER_POSITIVE * shots]])
+        found.append(100 * fit_and_score(train[chosen], test, cost, protocol))
+    return found
+
+
+def _num_present(examples: Examples) -> int:
+    return int((examples.presence == PRESENT).sum())
+
+
+def _features(
+    frozen: FrozenBackbone, images: DetectionSet, data: Path, protocol: SvmProtocol, context: RunContext, label: str
+) -> np.ndarray:
+    paths = tuple(image.path for image in images.images)
+    folder = ImageFolder(data, paths, labels=(0,) * len(paths), classes=("any",))
+    view = CenterView(protocol.test_resize, protocol.image_size)
+    features: np.ndarray = frozen.extract_folder(folder, view, context, label=label)[0].numpy()
+    return features
+
+
+def _mean_norm(features: np.ndarray) -> float:
+    import torch
+
+    return mean_norm(torch.from_numpy(features))
