@@ -36,6 +36,11 @@ def test_shapes_are_torchvisions(name: str) -> None:
     assert expected_shapes(name) == {n: tuple(t.shape) for n, t in theirs.items() if not n.startswith("fc.")}
 
 
+def test_channels_that_no_network_has_are_said_in_words() -> None:
+    shapes = dict(expected_shapes("resnet18")) | {"conv1.weight": (64 * 28, 3, 7, 7)}
+    assert deduce_arch(shapes, "-cifar") == "1792 and 64 channels in the first convolutions"
+
+
 def test_a_wide_network_is_wide_everywhere() -> None:
     """SwAV's resnet50w2: twice the channels in every layer, 94 million parameters (its README)."""
     narrow, wide = expected_shapes("resnet50"), expected_shapes("resnet50w2")

@@ -45,6 +45,7 @@ STEMS = {
     "-cifar": Stem(kernel=3, stride=1, padding=1, has_max_pool=False),
     "-cifar-pad2": Stem(kernel=3, stride=1, padding=2, has_max_pool=False),
 }
+MOST_WIDE = 9  # times the usual width; SwAV's widest network is 5 times as wide
 NAME = re.compile(r"(?:wide_resnet(\d+)_([2-9])|resnet(\d+)(?:w([2-9]))?)(-cifar(?:-pad2)?)?")
 
 
@@ -116,6 +117,8 @@ def deduce_arch(shapes: Mapping[str, tuple[int, ...]], small_stem: str) -> Arch 
     # What does not divide is left to the check of every shape against the architecture that is nearest.
     width = max(channels // BASE_WIDTH, 1)
     inner_width = max(inner_channels // (BASE_WIDTH * width), 1) if has_bottlenecks else 1
+    if max(width, inner_width) > MOST_WIDE:
+        return f"{channels} and {inner_channels} channels in the first convolutions"
     return Arch(depth, width, inner_width, small_stem if kernel == [3, 3] else "")
 
 

@@ -17,13 +17,13 @@ class Found:
     reports it. `dropped` also lists the file's other parts, such as an optimizer's state. `implied` are canonical
     tensors that the format leaves out because it means them always the same.
 
-    `network` holds the same tensors by the names they have in their owner's network, and `spelling` says how that
-    network spells a ResNet's parts: enough to run it. `small_stem` is what a 3x3 first convolution stands for.
+    `in_network` gives the names of mapped tensors in their owner's network, and `spelling` says how that network spells
+    a ResNet's parts: enough to run it. `small_stem` is what a 3x3 first convolution stands for.
     `declared_arch` and `declared_digest` are what the file says of itself.
     """
 
     own: dict[str, torch.Tensor]
-    network: dict[str, torch.Tensor]
+    in_network: dict[str, str]
     spelling: Spelling
     canonical: dict[str, str]
     dropped: dict[str, str]
@@ -36,3 +36,8 @@ class Found:
     declared_arch: str | None = None
     declared_digest: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> dict[str, torch.Tensor]:
+        """The mapped tensors by the names they have in their owner's network."""
+        return {theirs: self.own[name] for name, theirs in self.in_network.items()}

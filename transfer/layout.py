@@ -1,5 +1,6 @@
 """Where a format keeps a ResNet in its file, as data: most formats are one `Layout` and nothing else."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ class Layout:
         own = {name: _tensor(value) for name, value in content.section(section).items()}
         found = Found(
             own=own,
-            network={},
+            in_network={},
             spelling=self.spelling,
             canonical={},
             dropped={},
@@ -97,7 +98,7 @@ class Layout:
         """Map every name of the section or drop it with the reason."""
         heads = {start + head: reason for head, reason in self.heads.items()}
         others = {s: f"{other} encoder" for other, s in self.encoders.items() if other != encoder and ":" not in s}
-        for name, value in found.own.items():
+        for name in found.own:
             clean = unwrapped(name)
             # The other parts may share the beginning of their names with the chosen encoder, but not all of its own.
             is_in_network = start != "" and clean.startswith(start)
@@ -106,9 +107,9 @@ class Layout:
             if reason is not None:
                 found.dropped[name] = reason
                 continue
-            in_network = clean.removeprefix(start)
-            found.canonical[name] = self._canonical(in_network) if clean.startswith(start) else name
-            found.network[in_network] = value
+            theirs = clean.removeprefix(start)
+            found.canonical[name] = self._canonical(theirs) if clean.startswith(start) else name
+            found.in_network[name] = theirs
 
     def _canonical(self, name: str) -> str:
         try:
@@ -145,7 +146,11 @@ def unwrapped(name: str) -> str:
 
 def _tensor(value: Any) -> Any:
     is_known = isinstance(value, np.ndarray) and value.dtype.kind in "fi"
-    return torch.from_numpy(value) if is_known else value
+    if not is_known:
+        return value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # arrays of a file are read-only, and copied before anybody could write
+        return torch.from_numpy(value)
 
 
 def _epochs(content: Content, first_epoch: int) -> int | None:

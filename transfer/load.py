@@ -69,6 +69,7 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loa
         found = layout.read(content, path, encoder)
         if hasattr(module, "finish"):
             found = module.finish(found, content, path)
+        del content  # so that each tensor of the file can be given up as it is copied
         arch, tensors = _canonical_tensors(found, path)
         provenance = found.provenance
         if provenance.file_sha256 is None:
@@ -138,7 +139,7 @@ def _some_keys(content: Content) -> str:
 
 
 def _canonical_tensors(found: Found, path: Path) -> tuple[str, dict[str, torch.Tensor]]:
-    """The architecture, and its tensors copied so that nothing depends on the file any more.
+    """The architecture, and its tensors copied so that nothing depends on the file any more, in `found.own` too.
 
     Everything is checked before it is copied: a small file can describe tensors that fill any memory.
     """
@@ -159,8 +160,14 @@ def _canonical_tensors(found: Found, path: Path) -> tuple[str, dict[str, torch.T
         )
     arch = _deduce_arch(mapped, found, path)
     check_tensors(arch, mapped, str(path))
-    copied = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in mapped.items()}
-    return arch, copied
+    del mapped
+    for name in found.own.keys() - found.canonical.keys():
+        del found.own[name]
+    tensors = dict(found.implied)
+    for own, ours in found.canonical.items():
+        tensors[ours] = found.own[own].detach().clone(memory_format=torch.contiguous_format)
+        found.own[own] = tensors[ours]
+    return arch, tensors
 
 
 def _is_plain(value: object) -> bool:

@@ -28,7 +28,7 @@ class RefusedNameError(pickle.UnpicklingError):
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """Read a pickle of dicts, lists, tuples, numbers, text and numpy arrays of numbers.
+    """Read a pickle of dicts, lists, tuples, numbers, text and numpy arrays of numbers, which are read-only.
 
     Raises:
         RefusedNameError: it asks for any other name; nothing of it has been run.
@@ -37,9 +37,9 @@ def read_plain_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         check_sizes(content, len(content))
-        content.seek(0)
+    with path.open("rb") as file:
         # latin1 maps every byte to itself, which is what Python 2's byte strings need.
-        return _finished(_PlainUnpickler(content, encoding="latin1").load(), {})
+        return _finished(_PlainUnpickler(file, encoding="latin1").load(), {})
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -98,8 +98,8 @@ class _Array:
 def _array(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> npt.NDArray[Any]:
     raw = data.encode("latin1") if isinstance(data, str) else data
     flat = np.frombuffer(raw, dtype.dtype)
-    # Copied, because an array over immutable bytes is read-only; in native byte order, because torch knows no other.
-    return flat.reshape(shape, order="F" if order == "F" else "C").astype(dtype.dtype.newbyteorder("="))
+    # In native byte order, because torch knows no other; where it is that, it is not copied.
+    return flat.reshape(shape, order="F" if order == "F" else "C").astype(dtype.dtype.newbyteorder("="), copy=False)
 
 
 def _reconstruct(array_type: object, shape: object, code: object) -> _Array:

@@ -120,7 +120,7 @@ def _own_features(loaded: Loaded, pictures: torch.Tensor) -> dict[str, torch.Ten
 
 @torch.inference_mode()
 def _network_features(loaded: Loaded, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-    network, outputs = build_network(loaded.backbone), {}
+    network, outputs = build_network(loaded.backbone, shares_weights=True), {}
 
     def keep(stage: str) -> Callable[..., None]:
         return lambda module, inputs, output: outputs.update({stage: output})

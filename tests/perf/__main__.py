@@ -1,6 +1,7 @@
 """`make perf`: what this project is timed on, beside its peers where they are installed.
 
-    python -m tests.perf [--out docs/performance] [--sections pretraining,input,detection,reports] [--device cpu]
+    python -m tests.perf [--out docs/performance] [--sections pretraining,input,detection,reports,transfer]
+                         [--device cpu]
 
 Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours. Detection: the
 embedded engine beside Detectron2. What is compared runs in processes of its own that take turns; a peer that is not
@@ -23,9 +24,10 @@ from tests.perf.input_pipeline import measure_input
 from tests.perf.page import page
 from tests.perf.pretraining import measure_steps
 from tests.perf.reports import measure_report
+from tests.perf.transfer import measure_transfer
 from tests.perf.voc_evaluation import time_voc_evaluation
 
-SECTIONS = ("pretraining", "input", "detection", "reports")
+SECTIONS = ("pretraining", "input", "detection", "reports", "transfer")
 
 
 def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dic
             record["voc_evaluation"] = time_voc_evaluation(5000, 100)
     if "reports" in sections:
         record["reports"] = measure_report()
+    if "transfer" in sections:
+        record["transfer"] = measure_transfer()
     return record
 
 

@@ -6,6 +6,7 @@ from tests.perf.detection import detection_section
 from tests.perf.input_section import input_section
 from tests.perf.pretraining import pretraining_section
 from tests.perf.reports import reports_section
+from tests.perf.transfer import transfer_section
 
 
 def page(record: dict[str, Any]) -> str:
@@ -27,4 +28,6 @@ def page(record: dict[str, Any]) -> str:
         parts.append(detection_section(record))
     if "reports" in record:
         parts.append(reports_section(record["reports"]))
+    if "transfer" in record:
+        parts.append(transfer_section(record["transfer"]))
     return "\n".join(parts)

@@ -68,7 +68,7 @@ def finish(found: Found, content: Content, path: Path) -> Found:
     """The statistics that make BN the affine map, and no momenta of the solver."""
     momenta = [name for name in found.canonical if name.endswith("_momentum")]
     for name in momenta:
-        del found.canonical[name], found.network[name]
+        del found.canonical[name], found.in_network[name]
     dropped = found.dropped | dict.fromkeys(momenta, "optimizer state")
     implied: dict[str, torch.Tensor] = {}
     for own, name in found.canonical.items():
