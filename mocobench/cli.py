@@ -160,7 +160,11 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
     parser.add_argument("--knn-data", type=Path, metavar="DIR", help="its labelled train/ and val/ (--data)")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="one that cannot be read")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the encoders: minutes first, then faster")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the encoders: costs a minute or more at first; see whether it pays on your device",
+    )
     _add_run_flags(parser)
 
 
@@ -305,6 +309,13 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) 
             settings.add_argument(flag, **keywords)
         if task.endswith("-detection"):
             _add_detection_flags(parser)
+        elif task == "imagenet-semi":
+            parser.add_argument(
+                "--label-list",
+                type=Path,
+                metavar="FILE",
+                help="names of the labelled images, such as SimCLR's own list",
+            )
         else:
             parser.add_argument(
                 "--features", type=Path, metavar="DIR", help="keep features of frozen backbones there, for later runs"
