@@ -20,7 +20,8 @@ class RunContext:
     `resume` says whether to continue what `out` holds (`auto`) or to refuse a folder that holds a run (`never`);
     `checkpoint_every` counts iterations; `visualize` counts the test images to draw. How many processes there are:
     `mocobench.runtime.distributed`. `detector` is a trained detector's file, to be evaluated instead of training one.
-    `features` is a folder in which features of frozen backbones are kept for later runs.
+    `features` is a folder in which features of frozen backbones are kept for later runs; `label_list` is a
+    file that names the images with labels.
     """
 
     seed: int
@@ -36,6 +37,7 @@ class RunContext:
     visualize: int = 0
     detector: Path | None = None
     features: Path | None = None
+    label_list: Path | None = None
 
 
 @dataclass(frozen=True)
