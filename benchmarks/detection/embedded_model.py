@@ -129,7 +129,7 @@ def load_detector(model: RCNN, path: Path) -> None:
 
 def _tensor(name: str, value: Any, path: Path) -> torch.Tensor:
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
+        return torch.tensor(value)  # a copy: arrays of a file are read-only
     if isinstance(value, torch.Tensor):
         return value
     raise UserError(f"{path}: expected a tensor or an array as {name}, found {type(value).__name__}; name another file")
