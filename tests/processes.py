@@ -5,7 +5,6 @@ The forkserver has imported PyTorch once; each process starts from there, so a t
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
@@ -25,9 +24,8 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: Any, **ke
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    # As torchrun does it, the store by which the processes find each other outlives each of them.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     started = []
     for rank in range(count):
         there, here = context.Pipe()
@@ -36,7 +34,8 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: Any, **ke
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(count),
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
+            "MASTER_PORT": str(store.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
         }
         process = context.Process(target=_call, args=(there, environment, function, arguments, keywords))
         process.start()
