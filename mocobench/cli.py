@@ -468,6 +468,7 @@ def _add_report(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", type=Path, metavar="FILE", help="fail unless FILE holds this report; write nothing")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw pictures there, as SVG and PNG")
     parser.add_argument("--curves", type=Path, metavar="FILE", help="draw the training curves too, as a PNG")
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="write every metric of every run too, as CSV")
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -495,6 +496,10 @@ def _report(args: argparse.Namespace) -> None:
 
         with atomic_file(args.curves) as path:
             path.write_bytes(draw_curves(collection.results))
+    if args.runs is not None:
+        from reports.frame import results_frame
+
+        write_text(args.runs, results_frame(collection.results).to_csv(index=False))
     if args.out is None:
         print(text, end="")
     else:

@@ -6,7 +6,6 @@ from benchmarks.result import Result
 from reports.published import Published
 from reports.trials import Comparable, Measured, is_random
 
-
 IMAGENET_IMAGES = 1_281_167  # what every published row with a recipe of ours was pretrained on
 
 

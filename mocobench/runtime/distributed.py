@@ -32,7 +32,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         _take_cuda_device(int(os.environ["LOCAL_RANK"]))
     store, rank, size = next(rendezvous("env://"))
     # A group that torchrun starts again may find its first attempt's addresses in the store.
-    store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:

@@ -1,0 +1,41 @@
+"""Results as a pandas table, for whoever goes on from them in a notebook or a spreadsheet."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from benchmarks.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def results_frame(results: Iterable[Result]) -> "pd.DataFrame":
+    """One row for each metric of each result, in the unit that `unit` says; what a record does not say is missing."""
+    import pandas as pd  # loading it takes longer than most reports
+
+    rows = [
+        {
+            "task": result.task,
+            "protocol": result.protocol.id,
+            "differs": "; ".join(result.protocol.differs),
+            "data": result.data.name,
+            "backbone": result.backbone.name,
+            "arch": result.backbone.arch,
+            "digest": result.backbone.digest,
+            "method": result.backbone.provenance.get("method"),
+            "recipe": result.backbone.provenance.get("recipe"),
+            "epochs": result.backbone.provenance.get("epochs"),
+            "engine": result.engine.get("name"),
+            "engine_version": result.engine.get("version"),
+            "precision": result.precision,
+            "seed": result.seed,
+            "metric": metric,
+            "value": value,
+            "unit": result.metric_info[metric].unit,
+            "wall_seconds": result.wall_seconds,
+            "created": result.created,
+        }
+        for result in results
+        for metric, value in result.metrics.items()
+    ]
+    return pd.DataFrame(rows).convert_dtypes()  # a missing epoch leaves the others whole numbers

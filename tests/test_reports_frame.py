@@ -1,0 +1,36 @@
+"""Results as a pandas table, and as the CSV of `mocobench report --runs`."""
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.result import Result
+from mocobench.cli import main
+from reports.frame import results_frame
+
+MakeResult = Callable[..., Result]
+
+
+def test_a_row_for_each_metric(make_result: MakeResult) -> None:
+    results = [make_result({"top1": 50.0, "top5": 80.0}), make_result({"top1": 20.5}, backbone="random", seed=3)]
+    frame = results_frame(results)
+    assert frame[["backbone", "seed", "metric", "value", "unit"]].values.tolist() == [
+        ["demo", 0, "top1", 50.0, "%"],
+        ["demo", 0, "top5", 80.0, "%"],
+        ["random", 3, "top1", 20.5, "%"],
+    ]
+    assert frame["epochs"].tolist() == [20, 20, 0]
+    assert frame["recipe"].isna().all()
+
+
+def test_the_command_writes_what_pandas_reads_back(make_result: MakeResult, tmp_path: Path) -> None:
+    results = [make_result({"top1": 100 / 3}), make_result({"top1": 20.5}, backbone="a,b\n=1")]
+    for number, result in enumerate(results):
+        (tmp_path / f"{number}.json").write_text(result.to_json())
+    runs = tmp_path / "runs.csv"
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "report.md"), "--runs", str(runs)]) == 0
+    frame = pd.read_csv(StringIO(runs.read_text()))
+    assert sorted(frame["value"].tolist()) == [20.5, 100 / 3]
+    assert set(frame["backbone"]) == {"demo", "a,b\n=1"}
