@@ -12,7 +12,11 @@ from tests.perf.page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-RECORDS = {DOCS / "first-run.md": DOCS / "results", DOCS / "detection.md": DOCS / "detection" / "results"}
+RECORDS = {
+    DOCS / "first-run.md": DOCS / "results",
+    DOCS / "detection.md": DOCS / "detection" / "results",
+    DOCS / "classification.md": DOCS / "classification" / "results",
+}
 DOCUMENTS = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 
 
