@@ -92,7 +92,7 @@ def last_checkpoint(out: Path) -> Path | None:
 
 def remove_halves(out: Path) -> None:
     """Remove what a kill in the middle of writing left."""
-    for path in out.glob(".checkpoint_*.tmp"):
+    for path in out.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
