@@ -155,6 +155,13 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="(auto: continue what --out holds)")
     parser.add_argument("--checkpoint-every", type=count, default=1000, metavar="STEPS", help="and each epoch (1000)")
     parser.add_argument(
+        "--checkpoint-minutes",
+        type=positive,
+        default=0.0,
+        metavar="M",
+        help="and when the last one is so old (any age)",
+    )
+    parser.add_argument(
         "--keep-every", type=int, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
     )
     parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
@@ -199,6 +206,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         num_workers=args.workers,
         resume=args.resume,
         checkpoint_every=args.checkpoint_every,
+        checkpoint_minutes=args.checkpoint_minutes,
         keep_every=args.keep_every,
         knn_every=args.knn_every,
         knn_data=args.knn_data,
@@ -422,6 +430,12 @@ def count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1, found {text}")
     return int(text)
+
+
+def positive(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return float(text)
 
 
 def _bench(args: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from torch import nn
 
-from mocobench.runtime.distributed import world_size
 from mocobench.runtime.seeds import derive_seed, seed_everything
 from pretrain.encoder import make_encoder
 from pretrain.end_to_end import EndToEnd
@@ -43,7 +42,7 @@ def _make_end_to_end(recipe: Recipe, encoder: Encoder) -> nn.Module:
 def _make_simclr(recipe: Recipe, encoder: Encoder) -> nn.Module:
     network = encoder(mlp=False)
     linear = cast(nn.Linear, network.fc)
-    network.fc = make_projection_head(linear.in_features, recipe.dim, bn_groups=recipe.bn_groups // world_size())
+    network.fc = make_projection_head(linear.in_features, recipe.dim, bn_groups=recipe.bn_groups)
     return SimCLR(network, temperature=recipe.temperature)
 
 
@@ -60,7 +59,7 @@ def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
         recipe.arch,
         dim=recipe.dim,
         mlp=recipe.mlp,
-        bn_groups=recipe.bn_groups // world_size(),
+        bn_groups=recipe.bn_groups,
         zero_init_residual=recipe.zero_init_residual,
         stem=recipe.stem,
     )

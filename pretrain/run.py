@@ -15,8 +15,9 @@ from pretrain.settings import Recipe
 class TrainingRun:
     """One pretraining run. `resume` is `auto` (continue what is in `out`), `never`, or a checkpoint's path.
 
-    `checkpoint_every` is in steps, `keep_every` in epochs (0: only the last one is kept), and so is `knn_every`, after
-    which the classes in `knn_data` are told apart (0: never; see pretrain.monitor). `on_bad_image` is `stop` or `skip`.
+    `checkpoint_every` is in steps, and `checkpoint_minutes` says how old the last checkpoint may become besides (0: any
+    age). `keep_every` is in epochs (0: only the last one is kept), and so is `knn_every`, after which the classes in
+    `knn_data` are told apart (0: never; see pretrain.monitor). `on_bad_image` is `stop` or `skip`.
     `compile` is torch.compile's work on the encoders: other rounding, the same training.
     """
 
@@ -30,6 +31,7 @@ class TrainingRun:
     num_workers: int
     resume: str = "auto"
     checkpoint_every: int = 1000
+    checkpoint_minutes: float = 0.0
     keep_every: int = 0
     knn_every: int = 0
     knn_data: Path | None = None
@@ -99,11 +101,11 @@ def make_plan(run: TrainingRun, *, num_images: int) -> Plan:
             f"--batch-size {recipe.batch_size}: expected at least as many training images, found {num_images}; "
             "use a smaller batch or more images"
         )
-    if recipe.bn_groups % processes:
-        fewer = f"as many processes as divide {recipe.bn_groups}" if recipe.bn_groups > 1 else "one process"
+    if recipe.bn_groups > 1 and recipe.bn_groups % processes:
         raise UserError(
-            f"--bn-groups {recipe.bn_groups}: expected a multiple of the number of processes, found {processes} of "
-            f"them; use --bn-groups {processes}, which normalises over other groups than the recipe, or {fewer}"
+            f"--bn-groups {recipe.bn_groups}: expected a multiple of the number of processes, or 1, found {processes} "
+            f"processes; use as many as divide {recipe.bn_groups}, or --bn-groups {processes}, which normalises over "
+            "other groups than the recipe"
         )
     steps = num_images // recipe.batch_size
     return Plan(
@@ -127,6 +129,7 @@ def plan_text(run: TrainingRun, plan: Plan) -> str:
     recipe = run.recipe
     schedule = "half a cosine" if recipe.cosine else f"x 0.1 at epochs {recipe.decay_epochs}"
     warmup = f"{recipe.warmup_epochs} epochs of warm-up, then " if recipe.warmup_epochs else ""
+    minutes = f", every {run.checkpoint_minutes:g} minutes" if run.checkpoint_minutes else ""
     changes = dict(change.split(": ", 1) for change in run.differs)
     rate = changes.get("learning_rate", f"{plan.learning_rate:.4g}, as in the recipe")
     lines: dict[str, Any] = {
@@ -135,7 +138,7 @@ def plan_text(run: TrainingRun, plan: Plan) -> str:
         "learning rate": f"{rate}; {warmup}{schedule}",
         "processes": f"{plan.processes}, {plan.images_per_process} images of a batch each",
         "BN groups": f"{plan.bn_groups}, {plan.images_per_bn_group} images each",
-        "checkpoints": f"every {plan.checkpoint_every} steps and after each epoch, in {run.out}",
+        "checkpoints": f"every {plan.checkpoint_every} steps{minutes} and after each epoch, in {run.out}",
     }
     if plan.estimate is not None:
         lines["estimated"] = estimate_text(plan.estimate, steps=plan.steps)

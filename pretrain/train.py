@@ -1,13 +1,13 @@
 """The pretraining run: loop, checkpoints, resume at any step, in one process or as one of several.
 
-In `out`: checkpoint_last.pth.tar every `checkpoint_every` steps and after every epoch, the one before it as
-checkpoint_previous.pth.tar, checkpoint_NNNN.pth.tar after the last epoch and every `keep_every` epochs, metrics.jsonl
-(one line an epoch), run.json, TensorBoard events. Rank 0 writes all of them.
+In `out`: checkpoint_last.pth.tar every `checkpoint_every` steps, when it is `checkpoint_minutes` old, and after every
+epoch, the one before it as checkpoint_previous.pth.tar, checkpoint_NNNN.pth.tar after the last epoch and every
+`keep_every` epochs, metrics.jsonl (one line an epoch), run.json, TensorBoard events. Rank 0 writes all of them.
 """
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mocobench.runtime.distributed import gather_objects, is_main
+from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks
 from mocobench.runtime.environment import code_version, reset_peak_memory
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress as progress_bar
@@ -46,6 +46,16 @@ class Training:
     progress: Progress
     monitor: KnnMonitor | None
     bad_images_told: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether to save after this step: by the count of steps, or by the clock of rank 0, which all go by."""
+        if self.progress.step % self.run.checkpoint_every == 0:
+            return True
+        if not self.run.checkpoint_minutes:
+            return False
+        is_old = is_main() and time.monotonic() - self.saved_at >= 60 * self.run.checkpoint_minutes
+        return sum_over_ranks(torch.tensor([float(is_old)], device=self.run.device)).item() > 0
 
     def save(self, *, number: int | None = None) -> None:
         """Write the last checkpoint, on rank 0."""
@@ -60,7 +70,8 @@ class Training:
                 optimizer=self.optimizer,
                 number=number,
             )
-        self.progress.seconds += time.monotonic() - started
+        self.saved_at = time.monotonic()
+        self.progress.seconds += self.saved_at - started
 
     def share_bad_images(self) -> None:
         """Let every process know what any of them has found, and people when it is more than they have been told."""
@@ -208,7 +219,7 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
         progress.step += 1
         bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
         bar.update(run.recipe.batch_size)
-        if progress.step % run.checkpoint_every == 0 and progress.step < steps:
+        if progress.step < steps and training.checkpoint_is_due():
             training.save()
         before = time.monotonic()
     sums = dict(progress.sums)

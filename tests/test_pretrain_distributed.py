@@ -67,9 +67,16 @@ def test_two_processes_share_four_groups(pictures: Path, tmp_path: Path) -> None
     assert largest_difference(one, run_in(2, pictures, tmp_path / "two", 4)) < 1e-4
 
 
+def test_one_group_is_that_of_all_processes(pictures: Path, tmp_path: Path) -> None:
+    one = run_in(1, pictures, tmp_path / "one", 1)
+    assert largest_difference(one, run_in(2, pictures, tmp_path / "two", 1)) < 1e-4
+
+
 def test_plan_refuses_groups_that_the_processes_cannot_share(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("pretrain.run.world_size", lambda: 3)
-    with pytest.raises(UserError, match=r"--bn-groups 2: expected a multiple of the number of processes, found 3"):
+    with pytest.raises(
+        UserError, match=r"--bn-groups 2: expected a multiple of the number of processes, or 1, found 3"
+    ):
         make_plan(make_run(tmp_path, tmp_path), num_images=10)
 
 

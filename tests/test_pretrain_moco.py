@@ -166,6 +166,26 @@ def test_running_statistics_move_towards_the_mean_of_the_groups() -> None:
     assert torch.equal(grouped.eval()(images), plain.eval()(images))
 
 
+def test_one_group_over_processes_is_batch_norm_with_its_gradients() -> None:
+    """In a single process, by the way that several take; two processes are in test_pretrain_simclr.py."""
+    torch.manual_seed(0)
+    grouped, plain = GroupedBatchNorm2d(4, num_groups=1).double(), nn.BatchNorm2d(4).double()
+    nn.init.uniform_(grouped.weight, 0.5, 2.0)
+    nn.init.normal_(grouped.bias)
+    plain.load_state_dict(grouped.state_dict())
+    images, upstream = torch.randn(2, 6, 4, 5, 3).double()
+    images.requires_grad_()
+    outputs = [grouped._normalise_over_processes(images), plain(images)]
+    gradients = [
+        torch.autograd.grad(output, [images, bn.weight, bn.bias], upstream)
+        for output, bn in zip(outputs, (grouped, plain), strict=True)
+    ]
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(grouped.running_mean, plain.running_mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(grouped.running_var, plain.running_var, rtol=1e-12, atol=0)
+
+
 def test_shuffled_keys_come_back_in_order(model: MoCo) -> None:
     # in eval mode a key does not depend on its neighbours, so only the order could differ
     model = model.eval()

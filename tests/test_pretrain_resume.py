@@ -77,6 +77,15 @@ def test_killed_in_epochs_and_in_the_middle_of_writing(pictures: Path, tmp_path:
     assert_same_run(out, whole)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_checkpoint_is_never_older_than_asked(pictures: Path, tmp_path: Path, count: int) -> None:
+    """Without a checkpoint by steps: killed before step 4 of the first epoch, a run has the one after step 3."""
+    out, settings = tmp_path / "killed", {"checkpoint_every": 1000, "checkpoint_minutes": 1e-9}
+    in_processes(count, run_tiny, pictures, out, kill=("step", 4), **settings)
+    progress = load(out / "checkpoint_last.pth.tar")["mocobench"]["progress"]
+    assert (progress["epoch"], progress["step"]) == (0, 3)
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(pictures: Path, tmp_path: Path, whole: Path, kills: int) -> None:
     """With a checkpoint every step, much of the time goes into writing, so that kills fall into that too."""

@@ -12,13 +12,12 @@ from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, m
 from torch import nn
 
 from mocobench.runtime.distributed import average_over_ranks, own_part, sum_gradients, world_size
-from mocobench.runtime.errors import UserError
 from pretrain.checkpoint import LAST, save_checkpoint
 from pretrain.lars import LARS
 from pretrain.methods import make_model
 from pretrain.moco import contrastive_loss
 from pretrain.recipes import RECIPES, customise
-from pretrain.run import Progress, make_plan
+from pretrain.run import Progress
 from pretrain.simclr import SimCLR, make_projection_head
 from transfer.load import load_backbone
 
@@ -80,14 +79,14 @@ def test_the_head_is_two_layers_with_bn_after_each() -> None:
     ]
 
 
-def steps_in_float64(num_steps: int) -> dict[str, np.ndarray]:
-    """Weights and statistics after steps on eight images in two BN groups, however many processes share them.
+def steps_in_float64(num_steps: int, bn_groups: int) -> dict[str, np.ndarray]:
+    """Weights and statistics after steps on eight images, however many processes share them.
 
     In float64, because SimCLR of so few small pictures doubles a difference in rounding with nearly every step.
     """
     torch.manual_seed(0)
-    encoder = make_tiny_encoder("tiny", dim=4, bn_groups=2 // world_size()).double()
-    encoder.fc = make_projection_head(8, 4, bn_groups=2 // world_size()).double()
+    encoder = make_tiny_encoder("tiny", dim=4, bn_groups=bn_groups).double()
+    encoder.fc = make_projection_head(8, 4, bn_groups=bn_groups).double()
     model = SimCLR(encoder, temperature=0.1)
     optimizer = LARS(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-6)
     for _ in range(num_steps):
@@ -101,10 +100,14 @@ def steps_in_float64(num_steps: int) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
-def test_two_processes_equal_one_with_two_groups() -> None:
-    (_, one), *two = in_processes(1, steps_in_float64, 20) + in_processes(2, steps_in_float64, 20)
-    (_, start) = in_processes(1, steps_in_float64, 0)[0]
-    assert np.abs(one["encoder_q.conv1.weight"] - start["encoder_q.conv1.weight"]).max() > 1e-3
+@pytest.mark.parametrize("bn_groups", [1, 2])
+def test_two_processes_equal_one_with_as_many_groups(bn_groups: int) -> None:
+    """One group is that of the whole batch, on however many processes it is."""
+    (_, one), *two = in_processes(1, steps_in_float64, 20, bn_groups) + in_processes(2, steps_in_float64, 20, bn_groups)
+    (_, start) = in_processes(1, steps_in_float64, 0, bn_groups)[0]
+    (_, other) = in_processes(1, steps_in_float64, 20, 4)[0]
+    for differing in (start, other):
+        assert np.abs(one["encoder_q.conv1.weight"] - differing["encoder_q.conv1.weight"]).max() > 1e-3
     for _, state in two:
         assert state.keys() == one.keys()
         for name, values in state.items():
@@ -158,13 +161,6 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path: Path) -> None:
     rates = [line["learning_rate"] / recipe.learning_rate for line in lines]
     assert rates[4] == pytest.approx(0.45)
     assert rates[11] == pytest.approx(0.5 * (1 + math.cos(math.pi * 1.5 / 4)))
-
-
-def test_one_group_on_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain.run.world_size", lambda: 2)
-    run = make_run(tmp_path, tmp_path, recipe=RECIPES["simclr-256-200ep"])
-    with pytest.raises(UserError, match=r"--bn-groups 1: .* use --bn-groups 2, which normalises .*, or one process"):
-        make_plan(run, num_images=1000)
 
 
 @pytest.mark.parametrize(
