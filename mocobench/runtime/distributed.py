@@ -135,6 +135,22 @@ def gather_tensors(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
+def part_sizes(total: int) -> list[int]:
+    """How many of `total` things each rank has, as `torch.tensor_split` divides them."""
+    size, rest = divmod(total, world_size())
+    return [size + (one < rest) for one in range(world_size())]
+
+
+def gather_parts(part: torch.Tensor, total: int) -> torch.Tensor:
+    """The parts (n, ...) of all ranks, of `part_sizes(total)`, one after the other (total, ...), on every rank."""
+    sizes = part_sizes(total)
+    assert len(part) == sizes[rank()], (len(part), sizes)
+    padded = part.new_zeros(max(sizes), *part.shape[1:])
+    padded[: len(part)] = part
+    shares = gather_tensors(padded).split(max(sizes))
+    return torch.cat([share[:size] for share, size in zip(shares, sizes, strict=True)])
+
+
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
     """As `gather_tensors`; a rank's own tensor gets the gradients of what all ranks have computed from it, summed."""
     gathered: torch.Tensor = _GatherWithGradient.apply(tensor) if world_size() > 1 else tensor

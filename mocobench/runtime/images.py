@@ -104,6 +104,17 @@ class ImageFolder:
     labels: tuple[int, ...]
     classes: tuple[str, ...]
 
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> Image.Image:
+        """An image as 8-bit RGB; see `read_rgb`."""
+        return read_rgb(self.paths[index])
+
+    def name(self, index: int) -> str:
+        """An image's path below the folder."""
+        return self.paths[index].relative_to(self.root).as_posix()
+
     def list_sha256(self) -> str:
         """The identity of this list of images."""
         return list_sha256(self.root, self.paths)

@@ -1,4 +1,7 @@
-"""Progress bars with a rate and a remaining time; on rank 0 alone, and only when standard error is a terminal."""
+"""What a run says on its way, on rank 0 alone: lines, and bars with a rate and a remaining time.
+
+Bars only when standard error is a terminal.
+"""
 
 import sys
 from collections.abc import Iterable
@@ -25,3 +28,9 @@ def progress(
         dynamic_ncols=True,
         disable=not (sys.stderr.isatty() and is_main()),
     )
+
+
+def say(line: str) -> None:
+    """Print a line at once, on rank 0 alone."""
+    if is_main():
+        print(line, flush=True)
