@@ -15,13 +15,13 @@ class RunContext:
     """How to run. None of it is part of the protocol.
 
     `precision` is `fp32` or `bf16`; `num_workers` counts loader processes; `out` is a folder for files. A bad
-    annotation stops the run or is skipped, counted and listed (`stop`, `skip`). `engine` is `auto` until one is
-    chosen. `images_per_pass` splits the batch of each process into passes of that many images, None for one pass.
-    `resume` says whether to continue what `out` holds (`auto`) or to refuse a folder that holds a run (`never`);
-    `checkpoint_every` counts iterations; `visualize` counts the test images to draw. How many processes there are:
-    `mocobench.runtime.distributed`. `detector` is a trained detector's file, to be evaluated instead of training one.
-    `features` is a folder in which features of frozen backbones are kept for later runs; `label_list` is a
-    file that names the images with labels.
+    annotation, or an image to classify that cannot be read, stops the run or is skipped, counted and listed (`stop`,
+    `skip`). `engine` is `auto` until one is chosen. `images_per_pass` splits the batch of each process into passes of
+    that many images, None for one pass. `resume` says whether to continue what `out` holds (`auto`) or to refuse a
+    folder that holds a run (`never`); `checkpoint_every` counts iterations, the steps of an optimizer; `visualize`
+    counts the test images to draw. How many processes there are: `mocobench.runtime.distributed`. `detector` is a
+    trained detector's file, to be evaluated instead of training one. `features` is a folder in which features of frozen
+    backbones are kept for later runs; `label_list` is a file that names the images with labels.
     """
 
     seed: int
@@ -30,6 +30,7 @@ class RunContext:
     num_workers: int
     out: Path | None = None
     on_bad_annotation: str = "stop"
+    on_bad_image: str = "stop"
     engine: str = "auto"
     images_per_pass: int | None = None
     resume: str = "auto"

@@ -25,9 +25,6 @@ from mocobench.runtime.files import write_text
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
 
-# All others run in one process.
-ENGINES_OF_SEVERAL_PROCESSES = ("embedded", "detectron2")
-
 
 def task_names() -> tuple[str, ...]:
     """The tasks there are, as typed on the command line: one for each module in `benchmarks.tasks`."""
@@ -70,7 +67,7 @@ def plan_run(
         fewer_devices: other than 1, for detection: scale the protocol, as overridden, for so many times fewer devices.
 
     Raises:
-        UserError: an unknown task, protocol or engine, several processes where one is meant, or a bad scaling.
+        UserError: an unknown task, protocol or engine, or a bad scaling.
     """
     module = load_task(task)
     base = choose_protocol(module.PROTOCOLS, protocol_name)
@@ -84,7 +81,6 @@ def plan_run(
     if context.detector is not None:
         differs += (f"training: as set -> none, {_describe_file(context.detector)}",)
     engine, reason = choose_engine(context.engine, module.ENGINES)
-    _check_processes(task, engine)
     return Plan(task, protocol, differs, replace(context, engine=engine), reason, scaling)
 
 
@@ -131,13 +127,6 @@ def choose_engine(name: str, engines: tuple[str, ...]) -> tuple[str, str]:
         f"--engine detectron2: expected Detectron2, but {why_not}; install it as {INSTALLATION} says, "
         "or use --engine embedded: the same model, training and evaluation"
     )
-
-
-def _check_processes(task: str, engine: str) -> None:
-    from mocobench.runtime.distributed import world_size
-
-    if world_size() > 1 and engine not in ENGINES_OF_SEVERAL_PROCESSES:
-        raise UserError(f"{task}: expected one process, found {world_size()}; start it without torchrun")
 
 
 def run_plan(plan: Plan, *, backbone: "Backbone", backbone_name: str, data: Path, command: tuple[str, ...]) -> Result:

@@ -123,6 +123,7 @@ def _recipes(args: argparse.Namespace) -> None:
     print("\n\n".join(card(recipe) for recipe in chosen))
 
 
+RESUME_HELP = "(auto: continue what --out holds)"
 RECIPE_FLAGS = {
     "arch": str,
     "epochs": int,
@@ -317,17 +318,33 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) 
             settings.add_argument(flag, **keywords)
         if task.endswith("-detection"):
             _add_detection_flags(parser)
-        elif task == "imagenet-semi":
-            parser.add_argument(
-                "--label-list",
-                type=Path,
-                metavar="FILE",
-                help="names of the labelled images, such as SimCLR's own list",
-            )
         else:
-            parser.add_argument(
-                "--features", type=Path, metavar="DIR", help="keep features of frozen backbones there, for later runs"
-            )
+            _add_classification_flags(parser, task)
+
+
+def _add_classification_flags(parser: Parser, task: str) -> None:
+    """How to run; none of it changes the protocol, but `--label-list` the labelled images."""
+    flags = parser.add_argument_group("running a classification task")
+    if task != "voc-svm":
+        flags.add_argument(
+            "--on-bad-image",
+            choices=("stop", "skip"),
+            default="stop",
+            help="(stop) skip: read every image once before the work and leave out those that cannot be",
+        )
+    if task in ("imagenet-linear", "imagenet-semi"):
+        flags.add_argument("--resume", choices=("auto", "never"), default="auto", help=RESUME_HELP)
+        flags.add_argument(
+            "--checkpoint-every", type=count, default=1000, metavar="STEPS", help="and each epoch (1000)"
+        )
+    if task == "imagenet-semi":
+        flags.add_argument(
+            "--label-list", type=Path, metavar="FILE", help="names of the labelled images, such as SimCLR's own list"
+        )
+    else:
+        flags.add_argument(
+            "--features", type=Path, metavar="DIR", help="keep features of frozen backbones there, for later runs"
+        )
 
 
 def _add_detection_flags(parser: Parser) -> None:
@@ -343,7 +360,7 @@ def _add_detection_flags(parser: Parser) -> None:
         metavar="K",
         help="batch and learning rate divided by K, schedule times K; makes the protocol custom",
     )
-    flags.add_argument("--resume", choices=("auto", "never"), default="auto", help="(auto: continue what --out holds)")
+    flags.add_argument("--resume", choices=("auto", "never"), default="auto", help=RESUME_HELP)
     flags.add_argument(
         "--detector", type=Path, metavar="PATH", help="evaluate this model_final.pth (of either engine), train nothing"
     )

@@ -89,10 +89,15 @@ def other_batch_norm(row: Measured, twin: Published, metric: str) -> str:
     return f"BN statistics: {', '.join(found)}" if found else ""
 
 
+def what_is_skipped(task: str) -> str:
+    """What a run of the task lists as skipped."""
+    return "annotations" if task.endswith("-detection") else "images"
+
+
 def subset_of_data(row: Measured, twin: Published, metric: str) -> str:
     found = _differing(row, DATA)
     num_skipped = len(row.first.data.skipped)
-    found += [f"{num_skipped} annotations skipped"] if num_skipped else []
+    found += [f"{num_skipped} {what_is_skipped(row.first.task)} skipped"] if num_skipped else []
     return f"other data, or a subset of it: {', '.join(found)}" if found else ""
 
 

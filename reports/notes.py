@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.result import DataIdentity
+from benchmarks.result import DataIdentity, Result
 from reports.blocks import Note
 from reports.cells import describe, engine_of, gain_value, measured_value, method_of, published_value, source_of
-from reports.diagnosis import diagnose
+from reports.diagnosis import diagnose, what_is_skipped
 from reports.disagreements import find_disagreements
 from reports.metrics import columns_of, title_of
 from reports.pretraining_logs import PretrainingLog
@@ -23,7 +23,7 @@ def table_notes(table: Comparable, published: Sequence[Published], labels: Mappi
     notes += _mixed_notes(table)
     notes += [Note("Protocol", _protocol(table)), Note("Data", data_text(table.first.data))]
     notes += [Note("Runs", _runs(table)), Note("Cost", _cost(table))]
-    notes += [*_skipped_notes(table.first.data), *_rerun_notes(table, labels), *_other_metrics(table)]
+    notes += [*_skipped_notes(table.first), *_rerun_notes(table, labels), *_other_metrics(table)]
     return tuple(notes)
 
 
@@ -170,12 +170,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _skipped_notes(data: DataIdentity) -> list[Note]:
+def _skipped_notes(result: Result) -> list[Note]:
+    data = result.data
     if not data.skipped:
         return []
     more = len(data.skipped) - SKIPPED_SHOWN
     listed = "; ".join(data.skipped[:SKIPPED_SHOWN]) + (f"; and {more} more in the records" if more > 0 else "")
-    return [Note("Skipped annotations", f"{len(data.skipped)}: {listed}")]
+    return [Note(f"Skipped {what_is_skipped(result.task)}", f"{len(data.skipped)}: {listed}")]
 
 
 def _rerun_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:

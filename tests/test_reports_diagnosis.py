@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.result import Result
-from reports.diagnosis import diagnose
+from reports.diagnosis import diagnose, what_is_skipped
 from reports.published import load_published
 from reports.trials import group_results
 from reports.twins import IMAGENET_IMAGES
@@ -111,6 +111,7 @@ def test_precision_and_skipped_annotations(run: Callable[..., Result]) -> None:
     text = diagnosis_of([replace(run(skipped=("image 1: empty box",)), precision="bf16")])
     assert "precision bf16, not fp32" in text
     assert "1 annotations skipped" in text
+    assert (what_is_skipped("coco-detection"), what_is_skipped("imagenet-knn")) == ("annotations", "images")
 
 
 def test_a_published_number_that_only_the_best_epoch_meets(make_result: Any) -> None:

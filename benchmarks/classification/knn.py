@@ -2,40 +2,54 @@
 
 from pathlib import Path
 
+from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import CenterView, read_splits
 from benchmarks.classification.features import freeze, mean_norm
 from benchmarks.classification.protocol import KnnProtocol
 from benchmarks.context import Measurement, RunContext
 from benchmarks.protocol import show
 from benchmarks.result import Metric
+from mocobench.runtime.distributed import gather_parts, rank, world_size
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.neighbors import knn_accuracies
+from mocobench.runtime.neighbors import knn_predictions
 from transfer.backbone import Backbone
+
+CLASSES_AT = 20  # neighbours
 
 
 def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunContext) -> Measurement:
     """Classify `data/val` by the features of `data/train`: top-1 accuracy for each number of neighbours.
 
+    The ranks share the features and the queries. Classes are described at the k nearest to 20, so that none is chosen.
+
     Raises:
         UserError: bad data, or more neighbours than training images.
     """
-    splits = read_splits(data)
-    require_enough_neighbors(protocol.neighbors, len(splits.train.paths))
+    splits = read_splits(data, on_bad_image=context.on_bad_image, num_workers=context.num_workers)
+    require_enough_neighbors(protocol.neighbors, len(splits.train))
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     view = CenterView(protocol.test_resize, protocol.image_size)
     val = frozen.extract_folder(splits.val, view, context, label="val features")
     train = frozen.extract_folder(splits.train, view, context, label="train features")
-    accuracies = knn_accuracies(
+    features, labels = val
+    own = knn_predictions(
         train,
-        val,
+        features.tensor_split(world_size())[rank()],
         neighbors=protocol.neighbors,
         num_classes=len(splits.train.classes),
         temperature=protocol.temperature,
         device=context.device,
     )
-    metrics = {f"top1_k{k}": accuracy for k, accuracy in accuracies.items()}
-    metric_info = {f"top1_k{k}": Metric(f"top-1, k={k}") for k in accuracies}
-    return Measurement(metrics, metric_info, splits.identity, {"feature_norm": mean_norm(val[0])})
+    predicted = {k: gather_parts(classes, len(labels)) for k, classes in own.items()}
+    metrics = {f"top1_k{k}": 100 * int((classes == labels).sum()) / len(labels) for k, classes in predicted.items()}
+    shown = min(predicted, key=lambda k: abs(k - CLASSES_AT))
+    details = {
+        "feature_norm": mean_norm(features),
+        "classes_at_k": shown,
+        **class_details(predicted[shown], labels, splits.train.classes, context),
+    }
+    metric_info = {f"top1_k{k}": Metric(f"top-1, k={k}") for k in predicted}
+    return Measurement(metrics, metric_info, splits.identity, details)
 
 
 def require_enough_neighbors(neighbors: tuple[int, ...], bank_size: int) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import Batch, CenterView, read_splits
 from benchmarks.classification.features import freeze, mean_norm
-from benchmarks.classification.heads import accuracy_by_class
 from benchmarks.classification.held_out import hold_out
 from benchmarks.classification.logistic import LogisticFit, PrincipalAxes, fit_logistic, principal_axes
 from benchmarks.classification.protocol import LogisticProtocol
@@ -24,7 +24,7 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     Raises:
         UserError: bad data, or an optimum that is not reached.
     """
-    splits = read_splits(data)
+    splits = read_splits(data, on_bad_image=context.on_bad_image, num_workers=context.num_workers)
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     center = CenterView(protocol.test_resize, protocol.image_size)
     val = frozen.extract_folder(splits.val, center, context, label="val features")
@@ -41,7 +41,8 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     best = max(choices, key=lambda choice: choice["held_out_top1"])  # of equals the first
 
     fit = _fit(principal_axes(features), labels, best["l2"], num_classes, protocol)
-    hits = ranked_hits(fit, ((val[0] / scale).to(context.device), val[1]), k=min(5, num_classes))
+    best_classes = fit.predict(val[0] / scale).topk(min(5, num_classes), dim=1).indices
+    hits = best_classes == val[1][:, None]
     metrics = {"top1": 100 * hits[:, 0].sum().item() / len(hits), "top5": 100 * hits.sum().item() / len(hits)}
     details = {
         "feature_norm": mean_norm(val[0]),
@@ -49,7 +50,7 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
         "strengths": choices,
         "objective": fit.objective,
         "num_evaluations": fit.num_evaluations,
-        "per_class": accuracy_by_class(hits[:, 0], val[1], splits.train.classes),
+        **class_details(best_classes[:, 0], val[1], splits.train.classes, context),
     }
     return Measurement(metrics, METRIC_INFO, splits.identity, details)
 

@@ -19,9 +19,10 @@ from benchmarks.detection.records import DetectionSet
 from benchmarks.detection.voc_data import read_voc
 from benchmarks.detection.voc_metric import Outcome, average_precision
 from benchmarks.result import Metric
+from mocobench.runtime.distributed import gather_objects, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import ImageFolder
-from mocobench.runtime.progress import progress
+from mocobench.runtime.progress import progress, say
 from mocobench.runtime.seeds import derive_seed
 from transfer.backbone import Backbone
 
@@ -43,6 +44,8 @@ class Examples:
 def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunContext) -> Measurement:
     """Train on the training splits, score on the test splits: mAP with all images, and with few positive ones.
 
+    The ranks share the features and the classes.
+
     Classes with fewer positive images than folds, or none to test on, are left out of the mean, and said.
 
     Raises:
@@ -63,21 +66,21 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
         for images, label in ((sets.train, "train features"), (sets.test, "test features"))
     ]
     train, test = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in features)
-    per_class: dict[str, dict[str, Any]] = {}
-    few: dict[int, list[list[float]]] = {shots: [] for shots in protocol.shots}
-    for label in progress(chosen, label="SVMs", unit="class"):
+    own = {}
+    for label in progress(chosen[rank() :: world_size()], label="SVMs", unit="class"):
         of_train, of_test = (
             Examples(values, known[:, label])[known[:, label] != DIFFICULT]
             for values, known in ((train, presences[0]), (test, presences[1]))
         )
-        cost = choose_cost(of_train, protocol, seed=derive_seed(context.seed, "folds", label))
-        ap = 100 * fit_and_score(of_train, of_test, cost, protocol)
-        counts = {"train_images": _num_present(of_train), "test_images": _num_present(of_test)}
-        per_class[sets.train.classes[label]] = {"ap": ap, "cost": cost, **counts}
-        for shots, draws in few.items():
-            if shots <= counts["train_images"]:
-                seed = derive_seed(context.seed, "low-shot", label)
-                draws.append(low_shot(of_train, of_test, cost, shots, protocol, seed=seed))
+        own[label] = score_class(of_train, of_test, label, protocol, seed=context.seed)
+    of_label = {label: scores for shared in gather_objects(own) for label, scores in shared.items()}
+    per_class: dict[str, dict[str, Any]] = {}
+    few: dict[int, list[list[float]]] = {shots: [] for shots in protocol.shots}
+    for label in chosen:
+        scores, draws_of = of_label[label]
+        per_class[sets.train.classes[label]] = scores
+        for shots, draws in draws_of.items():
+            few[shots].append(draws)
     left_out = [name for name in sets.train.classes if name not in per_class]
     metrics = {"map": mean(found["ap"] for found in per_class.values())}
     metric_info, spread = {"map": Metric("mAP")}, {}
@@ -85,7 +88,9 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
         if draws:
             of_draw = [mean(aps) for aps in zip(*draws, strict=True)]  # the mean over classes, draw by draw
             metrics[f"map_{shots}"], metric_info[f"map_{shots}"] = mean(of_draw), Metric(f"mAP, {shots} pos.")
-            spread[f"map_{shots}"] = {"std": stdev(of_draw) if len(of_draw) > 1 else 0.0, "classes": len(draws)}
+            std = stdev(of_draw) if len(of_draw) > 1 else 0.0
+            spread[f"map_{shots}"] = {"std": std, "classes": len(draws), "draws": of_draw}
+            say(f"low-shot, {shots} positive: mAP {mean(of_draw):.2f} +- {std:.2f} over {len(of_draw)} draws")
     details = {
         "feature_norm": _mean_norm(features[1]),
         "per_class": per_class,
@@ -93,6 +98,22 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
         "low_shot": spread,
     }
     return Measurement(metrics, metric_info, sets.identity, details)
+
+
+def score_class(
+    train: Examples, test: Examples, label: int, protocol: SvmProtocol, *, seed: int
+) -> tuple[dict[str, Any], dict[int, list[float]]]:
+    """What a record keeps of a class, and the average precision of each low-shot draw by its number of images."""
+    cost = choose_cost(train, protocol, seed=derive_seed(seed, "folds", label))
+    ap = 100 * fit_and_score(train, test, cost, protocol)
+    scores = {"ap": ap, "cost": cost, "train_images": _num_present(train), "test_images": _num_present(test)}
+    draw_seed = derive_seed(seed, "low-shot", label)
+    few = {
+        shots: low_shot(train, test, cost, shots, protocol, seed=draw_seed)
+        for shots in protocol.shots
+        if shots <= scores["train_images"]
+    }
+    return scores, few
 
 
 def presence(images: DetectionSet) -> np.ndarray:
@@ -120,7 +141,7 @@ def measurable_classes(
         )
     if len(chosen) < len(classes):
         others = ", ".join(name for label, name in enumerate(classes) if label not in chosen)
-        print(f"left out, with too few positive images: {others}", flush=True)
+        say(f"left out, with too few positive images: {others}")
     return chosen
 
 

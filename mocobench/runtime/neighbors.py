@@ -63,6 +63,31 @@ def vote(cosines: torch.Tensor, labels: torch.Tensor, *, num_classes: int, tempe
     return scores.argmax(dim=1)
 
 
+def knn_predictions(
+    bank: Labelled,
+    queries: torch.Tensor,
+    *,
+    neighbors: tuple[int, ...],
+    num_classes: int,
+    temperature: float,
+    device: torch.device,
+) -> dict[int, torch.Tensor]:
+    """The class (Q,) of each query (Q, C) for each k, on the CPU. The bank is features (B, C) with labels (B,).
+
+    No k exceeds the size of the bank.
+    """
+    assert max(neighbors) <= len(bank[0]), (neighbors, len(bank[0]))
+    predicted: dict[int, list[torch.Tensor]] = {k: [] for k in neighbors}
+    cosines, positions = nearest(queries, bank[0], k=max(neighbors), device=device)
+    bank_labels = bank[1].to(device)
+    for part_cosines, part_positions in zip(cosines.split(QUERY_BLOCK), positions.split(QUERY_BLOCK), strict=True):
+        voters = bank_labels[part_positions]
+        for k, classes in predicted.items():
+            votes = vote(part_cosines[:, :k], voters[:, :k], num_classes=num_classes, temperature=temperature)
+            classes.append(votes.cpu())
+    return {k: torch.cat(classes) for k, classes in predicted.items()}
+
+
 def knn_accuracies(
     bank: Labelled,
     queries: Labelled,
@@ -76,14 +101,8 @@ def knn_accuracies(
 
     No k exceeds the size of the bank.
     """
-    assert max(neighbors) <= len(bank[0]), (neighbors, len(bank[0]))
-    correct = dict.fromkeys(neighbors, 0)
-    cosines, positions = nearest(queries[0], bank[0], k=max(neighbors), device=device)
-    bank_labels, query_labels = bank[1].to(device), queries[1].to(device)
-    parts = (tensor.split(QUERY_BLOCK) for tensor in (cosines, positions, query_labels))
-    for part_cosines, part_positions, labels in zip(*parts, strict=True):
-        voters = bank_labels[part_positions]
-        for k in neighbors:
-            predicted = vote(part_cosines[:, :k], voters[:, :k], num_classes=num_classes, temperature=temperature)
-            correct[k] += int((predicted == labels).sum())
-    return {k: 100 * count / len(queries[0]) for k, count in correct.items()}
+    predicted = knn_predictions(
+        bank, queries[0], neighbors=neighbors, num_classes=num_classes, temperature=temperature, device=device
+    )
+    labels = queries[1].cpu()
+    return {k: 100 * int((classes == labels).sum()) / len(labels) for k, classes in predicted.items()}
