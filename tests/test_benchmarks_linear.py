@@ -8,19 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.classification.data import RandomView, image_batches, read_splits
 from benchmarks.classification.features import freeze, mean_norm
 from benchmarks.classification.heads import LinearHeads, Solver, accuracy_by_class, make_classifier, topk_accuracies
 from benchmarks.classification.held_out import hold_out
-from benchmarks.classification.linear import (
-    ProbeRun,
-    best_epoch,
-    cached_batches,
-    choose_head,
-    epoch_order,
-    fit_probe,
-    rate_factor,
-    run_linear,
-)
+from benchmarks.classification.linear import cached_batches, epoch_order, run_linear
+from benchmarks.classification.probe import fit_probe, rate_factor
+from benchmarks.classification.probe_record import ProbeRun, best_epoch, choose_head
 from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol
 from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError
@@ -119,6 +113,40 @@ def test_equal_to_the_authors_loop_restated() -> None:
     torch.testing.assert_close(run.heads.weight[0].detach(), weight, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(run.heads.bias[0, :, 0].detach(), bias, rtol=1e-4, atol=1e-3)
     assert [record["learning_rate"] for record in run.curve(0)] == pytest.approx([30, 3, 3, 0.3])
+
+
+def test_equal_to_the_authors_script_restated(bright_and_dark: Path, tmp_path: Path) -> None:
+    """The whole probe as main_lincls.py has it: the network in eval mode, gradients of its last layer alone, SGD."""
+    protocol = replace(SMALL, train_views="random-every-epoch", batch_size=5, epochs=3, learning_rate=(0.3,))
+    protocol = replace(protocol, decay_epochs=(2,))
+    backbone = random_backbone("resnet18", 0)
+    measurement = run_linear(backbone, bright_and_dark, protocol, replace(CONTEXT, out=tmp_path))
+    (weight, bias), losses = torch.load(tmp_path / "probe_last.pth")["state"]["heads"]["parameters"], []
+
+    train = read_splits(bright_and_dark).train
+    model = build_network(backbone)
+    model.fc = make_classifier(512, 2, init_std=0.01, seed=0)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name in ("fc.weight", "fc.bias")
+    optimizer = torch.optim.SGD(model.fc.parameters(), lr=0.3, momentum=0.9, weight_decay=0.0)
+    view = RandomView(32, protocol.crop_scale, protocol.crop_ratio, protocol.flip_probability)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for epoch in range(3):
+        optimizer.param_groups[0]["lr"] = 0.3 * 0.1 ** (epoch >= 2)
+        model.eval()
+        total, order = 0.0, epoch_order(12, seed=0, epoch=epoch).tolist()
+        for images, labels in image_batches(train, order, view=view, batch_size=5, seed=0, epoch=epoch):
+            loss = nn.functional.cross_entropy(model((images / 255 - mean) / std), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(labels)
+        losses.append(total / 12)
+    start = make_classifier(512, 2, init_std=0.01, seed=0).weight
+    assert (model.fc.weight - start).abs().max() > 0.1  # not for want of any movement
+    torch.testing.assert_close(weight[0], model.fc.weight.detach(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(bias[0, :, 0], model.fc.bias.detach(), rtol=1e-3, atol=1e-4)
+    assert [point["loss"] for point in measurement.details["curve"]] == pytest.approx(losses, rel=1e-4)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

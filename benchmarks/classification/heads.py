@@ -4,6 +4,7 @@ N: images, H: heads, K: classes, C: channels of a feature. No head sees another,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -93,16 +94,28 @@ class LinearHeads:
         return torch.where((size > 0) & (gradient_size > 0), scaled, gradient)
 
     @torch.no_grad()
+    def best_classes(self, features: torch.Tensor, *, k: int) -> torch.Tensor:
+        """The best, second best, ... k-th best class of features (N, C): (N, H, k), on the CPU."""
+        num_heads, num_classes, _ = self.weight.shape
+        block = max(1, EVALUATION_LOGITS // (num_heads * num_classes))
+        parts = features.split(block)
+        return torch.cat([self.logits(part.to(self.weight.device)).topk(k, dim=2).indices.cpu() for part in parts])
+
     def hits(self, labelled: Batch, *, k: int) -> torch.Tensor:
         """Whether the label is the best, second best, ... k-th best class: bool (N, H, k), on the CPU."""
         features, labels = labelled
-        num_heads, num_classes, _ = self.weight.shape
-        block = max(1, EVALUATION_LOGITS // (num_heads * num_classes))
-        found = []
-        for part, part_labels in zip(features.split(block), labels.split(block), strict=True):
-            best = self.logits(part.to(self.weight.device)).topk(k, dim=2).indices.cpu()
-            found.append(best == part_labels[:, None, None])
-        return torch.cat(found)
+        return self.best_classes(features, k=k) == labels[:, None, None]
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, for `restore`."""
+        return {"parameters": [parameter.detach() for parameter in self.parameters], "speeds": self._speeds}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for name, tensors in (("parameters", self.parameters), ("speeds", self._speeds)):
+            for tensor, value in zip(tensors, state[name], strict=True):
+                tensor.copy_(value)
 
 
 def topk_accuracies(heads: LinearHeads, labelled: Batch) -> dict[str, torch.Tensor]:
