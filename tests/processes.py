@@ -13,7 +13,7 @@ import torch
 
 from mocobench.runtime.distributed import process_group
 
-PRELOAD = ["benchmarks.detection.embedded_engine", "transfer.network", "pretrain.train"]
+PRELOAD = ["benchmarks.detection.embedded_engine", "benchmarks.classification.semi", "pretrain.train"]
 
 
 def in_processes(count: int, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> list[tuple[int, Any]]:

@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.classification.data import RandomView, image_batches, read_splits
+from benchmarks.classification.fine_tuning import fine_tune
 from benchmarks.classification.heads import make_classifier
 from benchmarks.classification.linear import epoch_order
-from benchmarks.classification.semi import fine_tune, labelled_part, run_semi
+from benchmarks.classification.semi import labelled_part, run_semi
 from benchmarks.classification.semi_protocol import SEMI_PROTOCOLS, SemiProtocol
 from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError

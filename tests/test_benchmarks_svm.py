@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import in_processes
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import LinearSVC
+from tiny_classification import run_tiny
 
 from benchmarks.classification.svm import Examples, choose_cost, fit_and_score, image_ap, low_shot, presence, run_svm
 from benchmarks.classification.svm_protocol import SVM_PROTOCOLS, SvmProtocol
@@ -116,6 +118,13 @@ def test_the_task_end_to_end(voc: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert measurement.details["per_class"]["cat"]["train_images"] == 6
     assert len(measurement.details["left_out"]) == 18
     assert "left out, with too few positive images: aeroplane, bicycle, bird," in capsys.readouterr().out
+
+
+def test_processes_share_the_classes(voc: Path) -> None:
+    ((_, one),) = in_processes(1, run_tiny, "svm", voc)
+    for _, other in in_processes(2, run_tiny, "svm", voc):
+        assert other == one
+    assert len(one.details["low_shot"]["map_2"]["draws"]) == 3
 
 
 def test_no_class_with_enough_images_is_an_error(voc: Path) -> None:

@@ -1,0 +1,132 @@
+"""A classification run that was killed, at any step, ends bit for bit as the run that never was."""
+
+import json
+import re
+import resource
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import in_processes
+from tiny_classification import die_while_writing_features, run_tiny
+
+FILES = {"linear": "probe_last.pth", "sweep": "probe_last.pth", "semi": "fine_tuned_last.pth"}
+
+
+def call(task: str, data: Path, out: Path, **settings: Any) -> Any:
+    ((_, answer),) = in_processes(1, run_tiny, task, data, out, **settings)
+    return answer
+
+
+def kept(task: str, out: Path) -> Any:
+    return torch.load(out / FILES[task], weights_only=True)
+
+
+def leaves(value: Any) -> list[Any]:
+    """Every number, text and tensor of a nested state, in order; a tensor as its type and bytes."""
+    if isinstance(value, dict):
+        return [leaf for name in value for leaf in (name, *leaves(value[name]))]
+    if isinstance(value, list | tuple):
+        return [leaf for each in value for leaf in leaves(each)]
+    return [(str(value.dtype), value.numpy().tobytes()) if isinstance(value, torch.Tensor) else value]
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+# Before the first checkpoint, within an epoch, at its end; checkpoints are after every two steps and every epoch.
+@pytest.mark.parametrize(("task", "step"), [("linear", 1), ("linear", 6), ("sweep", 7), ("semi", 4)])
+def test_a_killed_run_ends_as_one_that_was_not(bright_and_dark: Path, tmp_path: Path, task: str, step: int) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    expected = call(task, bright_and_dark, whole)
+    ((code, nothing),) = in_processes(1, run_tiny, task, bright_and_dark, out, kill_at=step)
+    assert (code, nothing) == (-signal.SIGKILL, None)
+    assert (out / FILES[task]).exists() == (step > 1)
+    assert asdict(call(task, bright_and_dark, out)) == asdict(expected)
+    assert leaves(kept(task, out)) == leaves(kept(task, whole))
+    assert curve(out) == curve(whole)
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith("events")) == sorted(
+        ["confusion.png", "metrics.jsonl", FILES[task]]
+    )
+
+
+def test_processes_go_on_too(bright_and_dark: Path, tmp_path: Path) -> None:
+    expected = in_processes(2, run_tiny, "linear", bright_and_dark, tmp_path / "whole")
+    in_processes(2, run_tiny, "linear", bright_and_dark, tmp_path / "out", kill_at=6)
+    found = in_processes(2, run_tiny, "linear", bright_and_dark, tmp_path / "out")
+    assert [measurement.details for _, measurement in found] == [measurement.details for _, measurement in expected]
+    assert leaves(kept("linear", tmp_path / "out")) == leaves(kept("linear", tmp_path / "whole"))
+
+
+def test_a_finished_run_is_not_trained_again(bright_and_dark: Path, tmp_path: Path) -> None:
+    expected = call("linear", bright_and_dark, tmp_path)
+    assert asdict(call("linear", bright_and_dark, tmp_path, kill_at=1)) == asdict(expected)
+
+
+def test_a_run_of_other_settings_is_refused(bright_and_dark: Path, tmp_path: Path) -> None:
+    in_processes(1, run_tiny, "linear", bright_and_dark, tmp_path, kill_at=6)
+    before = (tmp_path / FILES["linear"]).read_bytes()
+    other = call("linear", bright_and_dark, tmp_path, differing={"momentum": 0.8}, context={"seed": 3})
+    assert other == (
+        f"UserError: {tmp_path}/probe_last.pth: expected a run of the same settings, found momentum 0.9 there, 0.8 "
+        "asked; seed 0 there, 3 asked; use another --out"
+    )
+    never = call("linear", bright_and_dark, tmp_path, context={"resume": "never"})
+    assert never.startswith(f"UserError: --resume never: {tmp_path}/probe_last.pth exists; choose another --out")
+    (bright_and_dark / "train" / "dark" / "0.png").unlink()
+    assert "found train list 12 images, " in call("linear", bright_and_dark, tmp_path)
+    assert (tmp_path / FILES["linear"]).read_bytes() == before
+
+
+def test_a_head_of_other_features_is_one_line(bright_and_dark: Path, tmp_path: Path) -> None:
+    in_processes(1, run_tiny, "linear", bright_and_dark, tmp_path, kill_at=6)
+    assert call("linear", bright_and_dark, tmp_path, arch="resnet50") == (
+        f"UserError: {tmp_path}/probe_last.pth: expected a classifier of 2048 features, as many as the backbone has, "
+        "found one of 512; go on with the backbone that it was trained on, or use another --out"
+    )
+
+
+def test_a_damaged_checkpoint_is_one_line(bright_and_dark: Path, tmp_path: Path) -> None:
+    (tmp_path / FILES["semi"]).write_bytes(b"PK\x03\x04")
+    assert re.match(
+        r"UserError: .*fine_tuned_last\.pth: expected what `mocobench bench` wrote, found \w+; use another --out",
+        call("semi", bright_and_dark, tmp_path),
+    )
+
+
+def run_on_a_full_disk(task: str, data: Path, out: Path, size: int, **settings: Any) -> Any:
+    """No file may grow past `size` bytes: what the system then says differs from a full disk's in the reason only."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return run_tiny(task, data, out, **settings)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(bright_and_dark: Path, tmp_path: Path) -> None:
+    in_processes(1, run_tiny, "linear", bright_and_dark, tmp_path, kill_at=6)
+    before = (tmp_path / FILES["linear"]).read_bytes()
+    ((_, said),) = in_processes(1, run_on_a_full_disk, "linear", bright_and_dark, tmp_path, len(before) // 2)
+    assert said == f"UserError: cannot write {tmp_path}/probe_last.pth: File too large"
+    assert (tmp_path / FILES["linear"]).read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_leaves_no_features(bright_and_dark: Path, tmp_path: Path) -> None:
+    kept_in = tmp_path / "features"
+    arguments = ("knn", bright_and_dark, None, 4096)
+    ((_, said),) = in_processes(1, run_on_a_full_disk, *arguments, context={"features": kept_in})
+    assert re.fullmatch(rf"UserError: cannot write {kept_in}/features-\w+\.safetensors: File too large", said)
+    assert list(kept_in.iterdir()) == []
+
+
+def test_a_kill_leaves_no_features_that_are_used(bright_and_dark: Path, tmp_path: Path) -> None:
+    kept_in = tmp_path / "features"
+    ((code, _),) = in_processes(1, die_while_writing_features, bright_and_dark, kept_in)
+    assert code == -signal.SIGKILL
+    whole = [path for path in kept_in.iterdir() if not path.name.startswith(".")]
+    ((_, found),) = in_processes(1, run_tiny, "knn", bright_and_dark, None, context={"features": kept_in})
+    ((_, expected),) = in_processes(1, run_tiny, "knn", bright_and_dark)
+    assert asdict(found) == asdict(expected)
+    assert len(whole) == 1  # the validation features; those of the training images were half written
