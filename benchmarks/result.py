@@ -6,6 +6,7 @@ Reports read records through this module alone, so it must stay free of the mach
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class Result:
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
 
+_metric = cache(Metric)  # thousands of records share a few
 FIELD_NAMES = frozenset(field.name for field in fields(Result))
 
 
@@ -141,7 +143,7 @@ def _build_result(record: dict[str, Any]) -> Result:
             **record,
             "protocol": ProtocolRecord(**{**protocol, "differs": tuple(protocol["differs"])}),
             "backbone": BackboneRecord(**record["backbone"]),
-            "metric_info": {name: Metric(**info) for name, info in record["metric_info"].items()},
+            "metric_info": {name: _metric(**info) for name, info in record["metric_info"].items()},
             "data": DataIdentity(**{**data, "splits": splits, "skipped": tuple(data["skipped"])}),
             "command": tuple(record["command"]),
         }

@@ -503,6 +503,13 @@ def _add_report(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    from reports.cycle_search import paused_cycle_search
+
+    with paused_cycle_search():
+        _write_report(args)
+
+
+def _write_report(args: argparse.Namespace) -> None:
     from mocobench.runtime.files import atomic_file, write_text
     from reports.collect import collect_results
     from reports.report import check_format, check_report, draw_report_pictures, render_report

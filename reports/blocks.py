@@ -7,6 +7,13 @@ PUBLISHED = "published"
 PLAIN = ""  # in tables where there is nothing to tell apart
 
 
+def one_line(text: str) -> str:
+    """The text on one line, without the unprintable: what every format escapes first."""
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(text.split())
+
+
 @dataclass(frozen=True)
 class Heading:
     level: int

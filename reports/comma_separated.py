@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from reports.blocks import Block, Heading, Notes, Paragraph, Picture
+from reports.blocks import Block, Heading, Notes, Paragraph, Picture, one_line
 
 # A spreadsheet runs what starts like this as a formula; a sign before a number is a number.
 FORMULA = re.compile(r"^(?:[=@\t\r]|[-+](?![\d.]))")
@@ -22,7 +22,7 @@ def render_csv(blocks: Sequence[Block]) -> str:
 
 def as_text(field: str) -> str:
     """The field on one line, with an apostrophe where a spreadsheet would compute it."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in field).split())
+    line = one_line(field)
     return f"'{line}" if FORMULA.match(line) else line
 
 

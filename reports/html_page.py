@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape as escape_markup
 from pathlib import Path
 
-from reports.blocks import Block, Heading, Notes, Paragraph, Picture, Table
+from reports.blocks import Block, Heading, Notes, Paragraph, Picture, Table, one_line
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -31,7 +31,7 @@ def render_html(blocks: Sequence[Block]) -> str:
 
 def escape(text: str) -> str:
     """Text that shows as itself, on one line, also inside an attribute."""
-    return escape_markup(" ".join("".join(char if char.isprintable() else " " for char in text).split()))
+    return escape_markup(one_line(text))
 
 
 def _render_block(block: Block) -> str:

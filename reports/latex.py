@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table
+from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table, one_line
 
 OPENING = "% Needs \\usepackage{booktabs} and, for pictures, {graphicx}; UTF-8, any engine."
 SECTIONS = {1: "section", 2: "subsection"}
@@ -45,7 +45,7 @@ def render_latex(blocks: Sequence[Block]) -> str:
 
 def escape(text: str) -> str:
     """Text that prints as itself, on one line; a character beyond Latin letters is printed as its code."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = one_line(text)
     return "".join(_sign(char) for char in LIGATURES.sub(lambda found: found[0] + "\x00", line))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table
+from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table, one_line
 
 WIDTH = 110
 
@@ -23,7 +23,7 @@ def render_markdown(blocks: Sequence[Block]) -> str:
 
 def escape(text: str) -> str:
     """Text that renders as itself, on one line, also inside a table's cell."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = one_line(text)
     line = SPECIAL.sub(r"\\\1", line)
     line = OUTER_UNDERSCORE.sub(r"\\_", line)
     return LIST_SIGN.sub(r"\1\\\2", line)

@@ -25,6 +25,7 @@ FORMATS: dict[str, Callable[[Sequence[Block]], str]] = {
 }
 
 
+@paused_cycle_search()
 def build_report(folders: Sequence[Path], *, format: str = "markdown", pictures: Sequence[Picture] = ()) -> str:
     """The report on every result record below the folders, beside the published numbers.
 
@@ -35,7 +36,6 @@ def build_report(folders: Sequence[Path], *, format: str = "markdown", pictures:
     return render_report(collect_results(folders), format=format, pictures=pictures)
 
 
-@paused_cycle_search()
 def render_report(collection: Collection, *, format: str, pictures: Sequence[Picture] = ()) -> str:
     """The report on these records."""
     tables = group_results(_of_backbones(collection))

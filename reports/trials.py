@@ -10,6 +10,9 @@ from statistics import fmean
 from benchmarks.result import Metric, Result
 from reports.significance import half_width, of_values, standard_deviation
 
+# One for all keys: `json.dumps` with any argument makes an encoder anew for each of thousands of records.
+_as_key = json.JSONEncoder(sort_keys=True).encode
+
 # In the order in which a report shows them.
 KINDS = ("", "smoke", "custom")
 
@@ -169,8 +172,8 @@ def table_key(result: Result) -> str:
     protocol, data = result.protocol, result.data
     splits = {name: (split.images, split.objects, split.list_sha256) for name, split in data.splits.items()}
     key = [result.task, protocol.base, protocol.id, protocol.differs, protocol.settings]
-    return json.dumps([*key, data.name, data.classes, splits], sort_keys=True)
+    return _as_key([*key, data.name, data.classes, splits])
 
 
 def _machine_key(result: Result) -> str:
-    return json.dumps([result.backbone.arch, result.engine, result.precision], sort_keys=True)
+    return _as_key([result.backbone.arch, result.engine, result.precision])
