@@ -530,7 +530,7 @@ def _write_report(args: argparse.Namespace) -> None:
             with atomic_file(args.pictures / f"{picture.name}.{ending}") as path:
                 path.write_bytes(content)
     if args.curves is not None:
-        from reports.curves import draw_curves
+        from reports.pictures.loss_curves import draw_curves
 
         with atomic_file(args.curves) as path:
             path.write_bytes(draw_curves(collection.results))

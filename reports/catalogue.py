@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.result import RecordError
-from reports.blocks import Block, Heading, Notes
 from reports.citations import bibtex, sources_of
 from reports.disagreements import find_disagreements
 from reports.document import published_blocks, published_legend
+from reports.formats.blocks import Block, Heading, Notes
 from reports.published import CHECKED, Published, load_published
 from reports.report import FORMATS
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import RecordError, Result, build_result
-from reports.blocks import one_line
 from reports.cycle_search import paused_cycle_search
+from reports.formats.blocks import one_line
 from reports.pretraining_logs import PretrainingLog, read_log
 
 # What makes a JSON file a result record; conversions, pretraining runs and data sets keep other JSON beside them.

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from benchmarks.result import Result
-from reports.blocks import MEASURED, PUBLISHED, Block, Heading, Note, Notes, Row, Table
 from reports.cells import NOTHING, marks_of, published_value, source_of
+from reports.formats.blocks import MEASURED, PUBLISHED, Block, Heading, Note, Notes, Row, Table
 from reports.notes import published_notes
 from reports.published import Published
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.result import Result
-from reports.blocks import Block, Heading, Note, Notes, Paragraph, Picture
 from reports.cells import BEST, MARKS, SECOND
 from reports.citations import sources_of
 from reports.claims import load_claims
 from reports.collect import LeftOut
 from reports.cost_table import cost_blocks, cost_rows
+from reports.formats.blocks import Block, Heading, Note, Notes, Paragraph, Picture
 from reports.labels import backbone_labels, backbone_notes
 from reports.notes import pretraining_notes, published_notes, table_notes
 from reports.paper_tables import (

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from benchmarks.result import Result
-from reports.blocks import Note
+from reports.formats.blocks import Note
 from reports.notes import HASH_DIGITS
 from reports.trials import backbone_key, is_random
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.result import DataIdentity, Result
-from reports.blocks import Note
 from reports.cells import describe, engine_of, gain_value, measured_value, method_of, published_value, source_of
 from reports.diagnosis import diagnose, what_is_skipped
 from reports.disagreements import find_disagreements
+from reports.formats.blocks import Note
 from reports.metrics import columns_of, title_of
 from reports.pretraining_logs import PretrainingLog
 from reports.published import Published

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from reports.blocks import MEASURED, PUBLISHED, Row, Table
 from reports.cells import NOTHING, marks_of, measured_value, method_of, published_value, source_of
+from reports.formats.blocks import MEASURED, PUBLISHED, Row, Table
 from reports.metrics import title_of
 from reports.published import Published
 from reports.trials import Comparable, Measured, backbone_key

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.result import RecordError, Result
-from reports.blocks import Block, Picture
 from reports.collect import Collection, collect_results
-from reports.comma_separated import render_csv
 from reports.cost_table import TASK as COST
 from reports.cycle_search import paused_cycle_search
 from reports.document import build_document
-from reports.html_page import render_html
-from reports.latex import render_latex
-from reports.markdown import render_markdown
+from reports.formats.blocks import Block, Picture
+from reports.formats.comma_separated import render_csv
+from reports.formats.html_page import render_html
+from reports.formats.latex import render_latex
+from reports.formats.markdown import render_markdown
 from reports.published import load_published
 from reports.trials import group_results
 
@@ -53,7 +53,7 @@ def draw_report_pictures(
     `folder` is where their files will be, and only then is there a PNG; `out` the report's own file, from which it is
     seen.
     """
-    from reports.pictures import draw_pictures  # only here is matplotlib needed
+    from reports.pictures.draw import draw_pictures  # only here is matplotlib needed
 
     start = (out.parent if out is not None else Path()).resolve()
     place = "" if folder is None else Path(os.path.relpath(folder.resolve(), start)).as_posix()

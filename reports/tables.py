@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from reports.blocks import MEASURED, PLAIN, PUBLISHED, Row, Table
 from reports.cells import (
     NOTHING,
     best_marks,
@@ -16,6 +15,7 @@ from reports.cells import (
     published_value,
     source_of,
 )
+from reports.formats.blocks import MEASURED, PLAIN, PUBLISHED, Row, Table
 from reports.metrics import columns_of, headlines_of, title_of
 from reports.published import Published
 from reports.trials import Comparable, Measured, backbone_key, gains_over_random, higher_is_better

@@ -6,9 +6,9 @@ from math import isnan, nan
 from statistics import fmean
 from typing import Any
 
-from reports.blocks import PLAIN, Row, Table
 from reports.cells import NOTHING, published_value, signed, source_of
 from reports.claims import Claim, published_side
+from reports.formats.blocks import PLAIN, Row, Table
 from reports.published import Published
 from reports.significance import (
     ALPHA,

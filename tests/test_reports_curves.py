@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.result import RecordError
-from reports.curves import draw_curves
+from reports.pictures.loss_curves import draw_curves
 
 CURVE = [
     {"iteration": 20, "learning_rate": 0.1, "total_loss": 2.0, "loss_cls": 1.5},

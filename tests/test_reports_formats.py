@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from mocobench.cli import main
-from reports import comma_separated, html_page, latex
-from reports.blocks import Picture, Table
 from reports.collect import collect_results
 from reports.document import build_document
+from reports.formats import comma_separated, html_page, latex
+from reports.formats.blocks import Picture, Table
 from reports.published import load_published
 from reports.report import FORMATS, build_report
 from reports.trials import group_results

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.result import RecordError, Result
-from reports.markdown import escape
+from reports.formats.markdown import escape
 from reports.report import build_report
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from mocobench.cli import main
-from reports.blocks import Picture
 from reports.collect import collect_results
-from reports.pictures import draw_pictures
+from reports.formats.blocks import Picture
+from reports.pictures.draw import draw_pictures
+from reports.pictures.figures import look_of
 from reports.published import load_published
 from reports.ranks import rank_correlation
 from reports.report import build_report
@@ -57,6 +58,30 @@ def test_smoke_and_the_papers_protocol_do_not_share_a_panel(make_result: Any) ->
         for metrics, protocol in (({"top1": 1.0}, "imagenet-linear/moco@1"), ({"ap": 1.0}, "voc-detection/smoke@1"))
     ]
     assert "linear-against-detection" not in drawn(results)
+
+
+def test_random_is_drawn_only_where_it_presses_nothing_into_a_corner(make_result: Any) -> None:
+    random = [
+        make_result({"top1": 1.0}, backbone="random"),
+        make_result({"ap": 1.0}, protocol="voc-detection/smoke@1", data="voc", backbone="random"),
+    ]
+    two, three = ((60.0, 56.0), (67.0, 57.0)), ((60.0, 56.0), (67.0, 57.0), (76.0, 53.0))
+    for values, n, is_drawn in ((two, 3, True), (three, 3, False)):
+        svg = drawn(random + backbones(make_result, values))["linear-against-detection"].svg.decode()
+        assert f"n = {n}" in svg
+        assert (">random<" in svg) is is_drawn
+
+
+def test_every_backbone_has_a_look_of_its_own() -> None:
+    looks = [look_of(number) for number in range(49)]
+    assert len({(look["color"], look["marker"]) for look in looks}) == 49
+
+
+def test_a_caption_says_what_is_not_shown(make_result: Any) -> None:
+    results = backbones(make_result, tuple((50.0 + n, 40.0 + n) for n in range(13)))
+    caption = "the first 12 of 13 lines a panel"
+    assert all(caption in picture.caption for picture in drawn(results).values())
+    assert not any("the first" in picture.caption for picture in drawn(results[:-2]).values())
 
 
 def test_trials_are_drawn_where_there_are_several(make_result: Any) -> None:

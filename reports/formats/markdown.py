@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table, one_line
+from reports.formats.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table, one_line
 
 WIDTH = 110
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from reports.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table, one_line
+from reports.formats.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table, one_line
 
 OPENING = "% Needs \\usepackage{booktabs} and, for pictures, {graphicx}; UTF-8, any engine."
 SECTIONS = {1: "section", 2: "subsection"}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
+PUBLISHED_INK, PUBLISHED_BAND = "#555555", "#cccccc"
 PANEL_INCHES = (4.2, 3.2)
 MOST_PANELS, MOST_LINES = 6, 12
 LABEL_LENGTH = 32
@@ -22,8 +23,17 @@ SETTINGS: Any = {
     "text.parse_math": False,
     "font.size": 9,
     "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9,
     "grid.alpha": 0.3,
 }
+
+
+def look_of(number: int) -> dict[str, Any]:
+    """The colour and marker of the so-manieth thing; with every round of colours the markers move on by one."""
+    turn = number // len(COLOURS)
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[(number + turn) % len(MARKERS)]
+    return {"color": colour, "marker": marker, "linestyle": "none"}
 
 
 def panels_of(number: int) -> tuple["Figure", list["Axes"]]:
@@ -48,6 +58,13 @@ def legend_below(figure: "Figure", axes: Sequence["Axes"]) -> None:
     names = list(named)[:MOST_LINES]
     handles = [named[name] for name in names]
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+
+def not_shown(panels: int, lines: int) -> str:
+    """What a caption adds where there are more panels or lines than a picture holds."""
+    counts = ((panels, MOST_PANELS, "panels"), (lines, MOST_LINES, "lines a panel"))
+    said = [f"the first {most} of {number} {what}" for number, most, what in counts if number > most]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def clean(text: str) -> str:

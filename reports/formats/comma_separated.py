@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from reports.blocks import Block, Heading, Notes, Paragraph, Picture, one_line
+from reports.formats.blocks import Block, Heading, Notes, Paragraph, Picture, one_line
 
 # A spreadsheet runs what starts like this as a formula; a sign before a number is a number.
 FORMULA = re.compile(r"^(?:[=@\t\r]|[-+](?![\d.]))")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape as escape_markup
 from pathlib import Path
 
-from reports.blocks import Block, Heading, Notes, Paragraph, Picture, Table, one_line
+from reports.formats.blocks import Block, Heading, Notes, Paragraph, Picture, Table, one_line
 
 ASSETS = Path(__file__).parent / "assets"
 

@@ -1,0 +1,1 @@
+"""A report's blocks, and the formats that they are written in."""

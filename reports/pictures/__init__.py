@@ -1,0 +1,1 @@
+"""A report's pictures. Only what draws loads matplotlib."""
