@@ -97,9 +97,10 @@ def show_setting(value: Any) -> str:
 
 
 def _random_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:
-    notes = []
+    """Which rows are above random in every column, together; each that is not, with the columns; each without one."""
     metrics = columns_of(table.first.task, {name for trial in table.trials for name in trial.metrics})
     has_random = any(row.is_random for row in table.rows)
+    above, notes = [], []
     for row in table.rows:
         if row.is_random:
             continue
@@ -109,9 +110,12 @@ def _random_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:
         if losses:
             notes.append(Note("Against random", f"{label} does not beat random on {', '.join(losses)}"))
         elif gains:
-            notes.append(Note("Against random", f"{label} is above random in every column"))
+            above.append(label)
         elif has_random:
             notes.append(Note("Against random", f"{label} has no random row of the same seeds, engine and precision"))
+    if above:
+        are = "is" if len(above) == 1 else "are"
+        notes.insert(0, Note("Against random", f"{', '.join(above)} {are} above random in every column"))
     return notes
 
 

@@ -51,12 +51,17 @@ def _render_block(block: Block) -> str:
 
 
 def _render_table(table: Table) -> str:
-    """A table that scrolls sideways on its own, so that the page stays as wide as the screen."""
+    """A table that scrolls sideways on its own, so that the page stays as wide as the screen.
+
+    The cell that names a row, the first after the kind, is its head: it stays in sight.
+    """
     classes = ["" if is_words else ' class="number"' for is_words in table.are_words]
     heads = "".join(f'<th scope="col"{c}>{escape(head)}</th>' for c, head in zip(classes, table.heads, strict=True))
     lines = ['<div class="table" tabindex="0"><table>', f"<thead><tr>{heads}</tr></thead>", "<tbody>"]
     for row, line in zip(table.rows, table.lines(), strict=True):
-        cells = "".join(f"<td{c}>{escape(cell)}</td>" for c, cell in zip(classes, line, strict=True))
+        cells = [f"<td{c}>{escape(cell)}</td>" for c, cell in zip(classes, line, strict=True)]
+        named = int(table.has_kinds)
+        cells[named] = f'<th scope="row">{escape(line[named])}</th>'
         kind = f' class="{escape(row.kind)}"' if row.kind else ""
-        lines.append(f"<tr{kind}>{cells}</tr>")
+        lines.append(f"<tr{kind}>{''.join(cells)}</tr>")
     return "\n".join([*lines, "</tbody>", "</table></div>"])

@@ -5,7 +5,14 @@ from collections.abc import Iterable, Sequence
 
 from reports.formats.blocks import MEASURED, Block, Heading, Notes, Paragraph, Picture, Table, one_line
 
-OPENING = "% Needs \\usepackage{booktabs} and, for pictures, {graphicx}; UTF-8, any engine."
+OPENING = (
+    r"% Needs \usepackage{array,booktabs,graphicx}; UTF-8, any engine. Pictures are sought from the document's folder."
+)
+# A table as it is, or as wide as the text where it is wider.
+FITTED = r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+# Words of more characters are broken into lines of so many.
+LONG_WORDS = 26
+LINE_WIDTH = r">{\raggedright\arraybackslash}p{12em}"
 SECTIONS = {1: "section", 2: "subsection"}
 
 # What LaTeX takes for a command, and our own signs, which not every font has.
@@ -18,7 +25,7 @@ SIGNS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",  # \textquotedbl is not in LaTeX's first font encoding
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
     **{char: f"\\{char}" for char in "&%$#_"},
@@ -34,6 +41,8 @@ SIGNS = {
     "★": r"$\star$",
     "☆": r"$\diamond$",
 }
+# Of Latin-1, what the first font encoding lacks.
+LACKING = "«»ÐÞðþ"
 # Some pairs of characters are one sign in LaTeX: -- a dash, ?` a turned mark.
 LIGATURES = re.compile(r"-(?=-)|([?!])(?=`)")
 
@@ -44,7 +53,7 @@ def render_latex(blocks: Sequence[Block]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that prints as itself, on one line; a character beyond Latin letters is printed as its code."""
+    """Text that prints as itself, on one line; a character beyond Latin-1 is printed as its code."""
     line = one_line(text)
     return "".join(_sign(char) for char in LIGATURES.sub(lambda found: found[0] + "\x00", line))
 
@@ -54,7 +63,7 @@ def _sign(char: str) -> str:
         return "{}"
     if char in SIGNS:
         return SIGNS[char]
-    return char if ord(char) < 0x180 else f"[U+{ord(char):04X}]"
+    return char if ord(char) < 0x100 and char not in LACKING else f"[U+{ord(char):04X}]"
 
 
 def _render_block(block: Block) -> str:
@@ -67,17 +76,25 @@ def _render_block(block: Block) -> str:
         return "\n".join([r"\begin{itemize}", *items, r"\end{itemize}"])
     if isinstance(block, Picture):
         place = block.place.removesuffix(".svg") + ".png"  # LaTeX reads no SVG
-        return f"\\includegraphics[width=\\linewidth]{{{place}}}\n\n{escape(block.caption)}"
+        return f"\\noindent\\includegraphics[width=\\linewidth]{{{place}}}\n\n{escape(block.caption)}"
     return _render_table(block)
 
 
 def _render_table(table: Table) -> str:
-    columns = "".join("l" if is_words else "r" for is_words in table.are_words)
     lines = [_line(escape(head) for head in table.heads), r"\midrule"]
     lines += [_line(_cell(line, cell) for cell in line) for line in table.lines()]
-    return "\n".join(
-        [f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
-    )
+    begin = f"\\begin{{tabular}}{{@{{}}{_columns(table)}@{{}}}}"
+    return "\n".join([FITTED, begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}}"])
+
+
+def _columns(table: Table) -> str:
+    """Numbers to the right; words to the left, in several lines where they are long and can be broken."""
+    columns = []
+    for is_words, *cells in zip(table.are_words, table.heads, *table.lines(), strict=True):
+        longest_word = max(len(word) for cell in cells for word in cell.split() or [""])
+        is_broken = max(map(len, cells)) > LONG_WORDS and longest_word < LONG_WORDS / 2
+        columns.append((LINE_WIDTH if is_broken else "l") if is_words else "r")
+    return "".join(columns)
 
 
 def _line(cells: Iterable[str]) -> str:
