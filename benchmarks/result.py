@@ -125,7 +125,7 @@ def build_result(record: Any, path: Path | str) -> Result:
         raise RecordError(f"{path}: expected a result record of schema {SCHEMA}, found {found!r}; remove or rerun it")
     try:
         return _build_result(record)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise RecordError(f"{path}: expected a whole result record, found {error}; remove or rerun it") from error
 
 

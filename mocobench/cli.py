@@ -537,7 +537,8 @@ def _write_report(args: argparse.Namespace) -> None:
     if args.runs is not None:
         from reports.frame import results_frame
 
-        write_text(args.runs, results_frame(collection.results).to_csv(index=False))
+        table = results_frame(collection.results).to_csv(index=False)
+        write_text(args.runs, table.encode("utf-8", "replace").decode())  # JSON can name half of a character
     if args.out is None:
         print(text, end="")
     else:

@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import RecordError, Result, build_result
+from benchmarks.result import Metric, RecordError, Result, build_result
 from reports.cycle_search import paused_cycle_search
 from reports.formats.blocks import one_line
 from reports.pretraining_logs import PretrainingLog, read_log
@@ -176,6 +176,17 @@ def _typed_values(result: Result) -> Iterator[tuple[str, Any, Kind]]:
             ("metrics", result.metrics, COST_METRICS),
         ):
             yield from ((f"{group}.{name}", values.get(name), kind) for name, kind in kinds.items())
+    given = result.backbone.input
+    yield "backbone.input.max_value", given.get("max_value", 1.0), NUMBER
+    for name in ("mean", "std"):
+        yield f"backbone.input.{name}", given.get(name, []), list
+        yield from ((f"backbone.input.{name}[{i}]", value, NUMBER) for i, value in enumerate(given.get(name, [])))
+    for name in result.metrics:
+        info = result.metric_info.get(name)
+        yield f"metric_info.{name}", info, Metric
+        if info is not None:
+            yield f"metric_info.{name}.title", info.title, str
+            yield f"metric_info.{name}.higher_is_better", info.higher_is_better, bool
     yield from ((f"protocol.differs[{i}]", item, str) for i, item in enumerate(result.protocol.differs))
     yield from ((f"data.skipped[{i}]", item, str) for i, item in enumerate(result.data.skipped))
     yield from ((f"peak_memory_bytes.{name}", size, int) for name, size in result.peak_memory_bytes.items())

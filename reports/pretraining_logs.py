@@ -22,10 +22,11 @@ def read_log(path: Path) -> PretrainingLog:
     """The log in this metrics.jsonl.
 
     Raises:
-        RecordError: a line is no epoch, or run.json holds no recipe; the file, and the line's number, are named.
+        RecordError: a file cannot be read, a line is no epoch, or run.json holds no recipe; the file, and the line's
+            number, are named.
     """
     epochs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_read(path).splitlines(), start=1):
         try:
             values = json.loads(line)
             epochs.append({name: float(value) for name, value in values.items() if _is_number(value)})
@@ -35,11 +36,18 @@ def read_log(path: Path) -> PretrainingLog:
     return PretrainingLog(path.resolve().parent.name, tuple(epochs), _read_run(path.with_name("run.json")))
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RecordError(f"{path}: expected a file that can be read, found {error.strerror}") from error
+
+
 def _read_run(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(_read(path))
         if isinstance(record["recipe"]["augmentation"], dict):
             return record
     except (ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ Sources: Welch, Biometrika 34 (1947); Fisher, The Design of Experiments (1935), 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import comb, inf, sqrt
+from math import comb, hypot, inf, sqrt
 from statistics import fmean
 
 ALPHA = 0.05
@@ -34,7 +34,7 @@ class Sample:
 
     @property
     def variance_of_mean(self) -> float:
-        return 0.0 if self.is_fixed or self.spread is None else self.spread**2 / self.num
+        return 0.0 if self.is_fixed or self.spread is None else self.spread * self.spread / self.num
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
@@ -42,7 +42,7 @@ def standard_deviation(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     mean = fmean(values)
-    return sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return hypot(*(value - mean for value in values)) / sqrt(len(values) - 1)
 
 
 def of_values(values: Sequence[float], *, can_grow: bool = True) -> Sample:
@@ -124,5 +124,5 @@ def _grown(side: Sample, more: int) -> Sample:
 def _degrees_of_freedom(a: Sample, b: Sample) -> float:
     """Welch and Satterthwaite's approximation."""
     parts = [side.variance_of_mean for side in (a, b)]
-    shares = [part**2 / (side.num - 1) for part, side in zip(parts, (a, b), strict=True) if part > 0]
+    shares = [part * part / (side.num - 1) for part, side in zip(parts, (a, b), strict=True) if part > 0]
     return sum(parts) ** 2 / sum(shares) if shares else inf

@@ -43,6 +43,23 @@ def test_every_side_of_every_claim_names_published_rows() -> None:
             assert published_side(claim, side, load_published()), (claim.name, side)
 
 
+@pytest.mark.parametrize(("answer", "points"), [(SUPPORTED, 5.0), (CONTRADICTED, -5.0), (UNDECIDED, 0.0)])
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_can_get_every_answer(runs: Any, name: str, answer: str, points: float) -> None:
+    """Five trials so many points above what is published for the other side: the measured side may be either."""
+    claim = CLAIMS[name]
+    is_higher = "recipe" in claim.higher
+    own, other = (claim.higher, claim.lower) if is_higher else (claim.lower, claim.higher)
+    published = published_side(claim, other, load_published())[0].metrics[claim.metric]
+    centre = published + (points if is_higher else -points)
+    values = tuple(centre + step for step in (-0.3, -0.1, 0.0, 0.1, 0.3))
+    found = verdict(name, runs(own["recipe"], values, protocol=claim.protocol))
+    assert found.answer == answer
+    assert found.p is not None
+    assert (found.p <= 0.05) is (answer != UNDECIDED)
+    assert "published" in (found.lower if is_higher else found.higher)
+
+
 def test_nothing_measured_is_not_measured() -> None:
     assert {judge(claim, (), load_published()).answer for claim in CLAIMS.values()} == {NOT_MEASURED}
 

@@ -1,6 +1,7 @@
 """Result records from folders: which files are records, and what the user is told of a broken one."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,9 @@ def test_a_file_that_is_not_json_is_listed_in_one_line(tmp_path: Path, make_resu
         ({"seed": "zero"}, "seed: expected int, found 'zero'"),
         ({"engine": ["torch"]}, "engine: expected dict"),
         ({"wall_seconds": None}, "wall_seconds: expected number, found None"),
+        ({"metrics": {"top1": 10**400}}, "expected a whole result record, found int too large"),
+        ({"metric_info": {}}, "metric_info.top1: expected Metric, found None"),
+        ({"metric_info": {"top1": {"title": "t", "higher_is_better": "yes"}}}, "higher_is_better: expected bool"),
         ({"peak_memory_bytes": {"host": "2 GB"}}, "peak_memory_bytes.host: expected int, found '2 GB'"),
     ],
 )
@@ -75,6 +79,21 @@ def test_a_broken_record_is_listed_and_named_where_it_is_the_only_one(
     with pytest.raises(RecordError, match=r"bad\.json: .*" + message) as caught:
         collect_results([tmp_path])
     assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_read_says_so(tmp_path: Path, make_result: Any, monkeypatch: Any) -> None:
+    (tmp_path / "a.json").write_text(make_result({"top1": 1.0}).to_json())
+    (tmp_path / "b.json").symlink_to(tmp_path / "nothing")
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "nothing")
+    reasons = {one.reason for one in collect_results([tmp_path]).left_out}
+    assert reasons == {"expected a file that can be read, found No such file or directory"}
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(RecordError, match="expected a folder that can be read, found Permission denied"):
+        collect_results([tmp_path])
 
 
 def test_a_folder_without_records_says_so(tmp_path: Path) -> None:

@@ -70,6 +70,22 @@ def test_a_custom_row_is_not_compared_but_told_why(run: Callable[..., Result], d
     assert "points" not in text
 
 
+def test_the_same_input_in_another_range_and_every_right_fact_are_no_causes(run: Callable[..., Result]) -> None:
+    given = {"channel_order": "RGB", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+    given |= {"max_value": 255.0, "stride_in_1x1": False}
+    details = {"loss_curve": FLAT, "batch_norm": "over the whole batch of 16 images", "best_epoch": {"ap": 50.0}}
+    results = []
+    for seed in range(5):
+        result = run(50.0, seed=seed, details=details)
+        results.append(replace(result, backbone=replace(result.backbone, input=given)))
+    assert diagnosis_of(results).endswith("band ± 0.6: nothing in the record tells why")
+    other = [replace(one, backbone=replace(one.backbone, input={**given, "max_value": 1.0})) for one in results]
+    assert "input convention: mean [123.675, 116.28, 103.53], std [58.395, 57.12, 57.375]" in diagnosis_of(other)
+    assert diagnosis_of([run(differs=("score_threshold: 0.05 -> 0.1",), seed=seed) for seed in range(5)]).endswith(
+        "nothing in the record tells why"
+    )
+
+
 def test_the_plan_for_fewer_devices_is_shown(run: Callable[..., Result]) -> None:
     text = diagnosis_of([run(differs=("batch_size: 16 -> 2",), details={"plan": "an eighth of the batch"})])
     assert "schedule or batch scaled (batch_size: 16 -> 2, an eighth of the batch)" in text

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from mocobench.cli import main
 from reports.collect import collect_results
@@ -41,6 +43,12 @@ def test_ranks_by_hand() -> None:
     assert rank_correlation([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0]) == pytest.approx(0.6)  # 1 - 6 * 4 / (4 * 15)
     assert rank_correlation([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(3**0.5 / 2)  # ranks 1.5, 1.5, 3
     assert rank_correlation([1.0, 2.0], [5.0, 5.0]) is None
+
+
+def test_scipy_ranks_the_same() -> None:
+    generator = np.random.default_rng(0)
+    xs, ys = (generator.integers(0, 8, 12).astype(float).tolist() for _ in range(2))  # with ties
+    assert rank_correlation(xs, ys) == pytest.approx(stats.spearmanr(xs, ys).statistic)
 
 
 def test_linear_against_detection_says_the_rank_correlation(make_result: Any) -> None:

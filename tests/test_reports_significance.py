@@ -3,7 +3,9 @@
 from dataclasses import replace
 from math import sqrt
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from reports.significance import (
     ALPHA,
@@ -61,6 +63,29 @@ def test_exact_by_counting() -> None:
     assert exact_p([1.0, 1.0], [1.0, 1.0]) == 1.0
     assert exact_p([4.0, 5.0, 6.0], [1.0, 2.0, 3.0]) == pytest.approx(1 / 20)
     assert exact_p([0.1 + 0.2, 0.3], [0.3, 0.3]) == 1.0  # equal up to rounding
+
+
+def test_scipy_says_the_same() -> None:
+    generator = np.random.default_rng(0)
+    for num_a, num_b in ((5, 5), (5, 9), (12, 6)):
+        a, b = generator.normal(57.0, 0.3, num_a).tolist(), generator.normal(56.8, 0.6, num_b).tolist()
+        welch = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
+        assert welch_p(of_values(a), of_values(b)) == pytest.approx(welch.pvalue)
+        interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+        assert half_width(of_values(a), of_values(b)) == pytest.approx((interval.high - interval.low) / 2)
+        one_sample = stats.ttest_1samp(a, 56.9, alternative="greater")
+        assert welch_p(of_values(a), fixed(56.9)) == pytest.approx(one_sample.pvalue)
+        few = (a[:4], b[:3])
+        exact = stats.permutation_test(
+            few, lambda x, y: np.mean(x) - np.mean(y), alternative="greater", n_resamples=np.inf
+        )
+        assert exact_p(*few) == pytest.approx(exact.pvalue)
+
+
+def test_a_huge_spread_is_no_error() -> None:
+    huge = of_values([1e308, 0.0])
+    assert huge.spread == pytest.approx(1e308 / sqrt(2))
+    assert half_width(huge, of_values([1.0, 2.0])) is not None
 
 
 def test_what_cannot_be_tested() -> None:
