@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from benchmarks.result import RecordError
 from reports.citations import bibtex, sources_of
 from reports.disagreements import find_disagreements
-from reports.document import published_blocks, published_legend
+from reports.document import published_blocks
 from reports.formats.blocks import Block, Heading, Notes
+from reports.legend import published_legend
 from reports.published import CHECKED, Published, load_published
 from reports.report import FORMATS
 

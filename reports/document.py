@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.result import Result
-from reports.cells import BEST, MARKS, SECOND
 from reports.citations import sources_of
 from reports.claims import load_claims
 from reports.collect import LeftOut
 from reports.cost_table import cost_blocks, cost_rows
 from reports.formats.blocks import Block, Heading, Note, Notes, Paragraph, Picture
 from reports.labels import backbone_labels, backbone_notes
+from reports.legend import published_legend, report_legend
 from reports.notes import pretraining_notes, published_notes, table_notes
 from reports.paper_tables import (
+    VOC,
     ablation_table,
     comparison_rows,
     comparison_table,
@@ -21,7 +22,7 @@ from reports.paper_tables import (
     temperature_table,
 )
 from reports.pretraining_logs import PretrainingLog
-from reports.published import Published, Source
+from reports.published import Published
 from reports.tables import baselines_first, measured_table, published_table, summary_table
 from reports.trials import KINDS, Comparable
 from reports.verdicts import judge, verdict_table
@@ -81,7 +82,7 @@ def build_document(
         blocks += [Heading(2, "Pretraining runs"), Notes(pretraining_notes(logs))]
     blocks += _left_out_section(left_out)
     cited = _cited(ordered, published) + (tuple(cost_rows(published)) if costs else ())
-    return (*blocks, Heading(2, "How to read this"), Notes(_legend(sources_of(cited))))
+    return (*blocks, Heading(2, "How to read this"), Notes(report_legend(sources_of(cited))))
 
 
 def _task_section(
@@ -103,8 +104,14 @@ def _task_section(
 
 def published_blocks(rows: Sequence[Published], published: Sequence[Published], *notes: Note) -> list[Block]:
     """The table of published rows of one protocol, with its notes; `published` are all that may disagree with them."""
-    protocol = Note("Protocol", f"{rows[0].protocol}, on the data the papers use")
-    return [published_table(rows), Notes((*notes, protocol, *published_notes(rows, published)))]
+    return [published_table(rows), _published_card(rows, published, *notes)]
+
+
+def _published_card(rows: Sequence[Published], published: Sequence[Published], *notes: Note) -> Notes:
+    """What stands under published rows: their protocols, remarks, and which other source disagrees with one."""
+    protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
+    protocol = Note("Protocol", f"{protocols}, on the data the papers use")
+    return Notes((*notes, protocol, *published_notes(rows, published)))
 
 
 def _paper_section(
@@ -113,16 +120,30 @@ def _paper_section(
     """The tables of the MoCo v2 paper that have to do with the measured tasks."""
     blocks: list[Block] = []
     if {"imagenet-linear", "voc-detection"} & set(tasks):
+        rows = [*table_1(published), *table_1(published, VOC)]
         blocks += [Heading(3, "Table 1: ablation"), ablation_table(published, tables, labels)]
+        blocks.append(_published_card(rows, published, *_own_cards(rows, tables)))
     if "imagenet-linear" in tasks:
         blocks.append(Heading(3, "Table 2: MoCo v2 against SimCLR, with both of SimCLR's learning-rate rules"))
-        blocks += [comparison_table(published, tables, labels), Notes((Note("Beware", TWO_RULES),))]
+        blocks.append(comparison_table(published, tables, labels))
+        rows = comparison_rows(published)
+        blocks.append(_published_card(rows, published, Note("Beware", TWO_RULES), *_own_cards(rows, tables)))
         blocks += [Heading(3, "Temperature: linear top-1 after 200 epochs"), temperature_table(published)]
+        blocks.append(_published_card(temperature_rows(published), published))
     for task in tasks:
         for protocol, rows in rerun_rows(published, task).items():
             blocks += [Heading(3, f"Transfer of other methods, re-run by SimSiam: {protocol}")]
             blocks += published_blocks(rows, published, Note("Re-run", RERUN))
     return [Heading(2, "The paper's tables"), *blocks] if blocks else []
+
+
+def _own_cards(rows: Sequence[Published], tables: Sequence[Comparable]) -> list[Note]:
+    """Where the cards of the measured rows in a table of the paper are."""
+    protocols = {row.protocol for row in rows}
+    own = [
+        f"T{n}" for n, table in enumerate(tables, start=1) if not table.kind and table.first.protocol.id in protocols
+    ]
+    return [Note("Measured rows", f"their cards are under {', '.join(own)}")] if own else []
 
 
 def _published_beside(table: Comparable, published: Sequence[Published]) -> list[Published]:
@@ -195,39 +216,3 @@ def _cited(tables: Sequence[Comparable], published: Sequence[Published]) -> tupl
     if "imagenet-linear" in tasks:
         rows += [*comparison_rows(published), *temperature_rows(published)]
     return tuple(rows)
-
-
-def _legend(cited: Sequence[Source]) -> tuple[Note, ...]:
-    return (
-        Note("Values", "percent; mean ± sample standard deviation (number of trials)"),
-        Note("Best", f"{BEST} best and {SECOND} second best of a table's measured rows"),
-        Note(
-            "− random",
-            "difference in points to the random backbone of the same protocol, data and seeds, "
-            "± half of Welch's 95 % interval; without it where a side has a single trial; custom rows have none",
-        ),
-        Note("Smoke", "a protocol sized for two CPU cores: it shows that the chain works, and has no published rows"),
-        Note("above random", "columns in which the mean is above the random backbone's: a sign, not a test"),
-        Note("Custom", "a protocol with a changed value or other data: never compared with a published row"),
-        Note(
-            "Claims",
-            "decided by one-sided tests at p <= 0.05 on runs of the paper's own protocol; the difference has Welch's "
-            "95 % interval; more trials: on each measured side, if difference and spread stay as seen",
-        ),
-        *published_legend(cited),
-    )
-
-
-def published_legend(cited: Sequence[Source]) -> tuple[Note, ...]:
-    """How to read published rows, and what the short names of these sources stand for."""
-    marks = (
-        f"{MARKS['original']} in the authors' own text or code; {MARKS['transcription']} in a transcription of it; "
-        f"{MARKS['unchecked']} not checked; several marks: one per column, in order"
-    )
-    sources = "; ".join(f"{s.short} = {s.title}" + (f" (arXiv {s.arxiv})" if s.arxiv else "") for s in cited)
-    return (
-        Note("Published rows", "ResNet-50; a width, such as 2x, is said where it is not 1x"),
-        Note("source", "re-run by: measured again by others; printed by: in the text of others"),
-        Note("read", f"where the published number was read: {marks}"),
-        *([Note("Sources", sources)] if sources else []),
-    )

@@ -58,6 +58,17 @@ def test_simclr_stands_with_both_learning_rate_rules(tmp_path: Path, make_result
     assert rows["MoCo v2", "–", "200", "256"] == "67.5"
 
 
+def test_the_papers_tables_have_cards_and_show_what_others_print(tmp_path: Path, make_result: Any) -> None:
+    run = make_result({"top1": 67.0}, protocol="imagenet-linear/moco@1")
+    text = report_on(tmp_path, run)
+    ablation = " ".join(section(text, "### Table 1: ablation").split())
+    assert "**Measured rows**: their cards are under T1 -" in ablation
+    assert "**Protocol**: imagenet-linear/moco@1, voc-detection/moco-c4-24k@1, on the data" in ablation
+    assert "57.4 ± 0.2 (5) / 64.0 ± 0.4 (5) in MoCo v2, Table 1 but 82.7 / 57.6 / 64.4 in PixPro" in ablation
+    assert "**Protocol**: imagenet-linear/moco@1, imagenet-linear/simclr@1" in section(text, "### Table 2")
+    assert "**Protocol**: imagenet-linear/moco@1" in section(text, "### Temperature")
+
+
 @pytest.mark.parametrize(
     ("change", "heading"),
     [
