@@ -1,0 +1,1 @@
+"""The commands by stage: each adds its parsers, and calls one function of its stage."""

@@ -1,0 +1,78 @@
+"""`mocobench bench input-pipeline` and `bench pretrain-cost`: what pretraining will cost, before it starts."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts
+
+
+def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
+    help_text = "images per second and core of each step before training: read, decode, crop, views"
+    parser = add_command(commands, common, "bench", help_text, _input_pipeline)
+    parser.add_argument("task", choices=("input-pipeline",))
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR|SHARDS", help="as of `mocobench pretrain`")
+    parser.add_argument("--recipe", default="moco-v2-200ep", metavar="NAME", help="whose views (moco-v2-200ep)")
+    parser.add_argument("--images", type=count, default=200, metavar="N", help="how many, drawn at random (200)")
+    parser.add_argument("--rate", type=float, default=1000, metavar="N", help="images/s that training needs (1000)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="write the record input-pipeline.json (none)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _input_pipeline(args: argparse.Namespace) -> None:
+    from pretrain.images import training_images
+    from pretrain.input_cost import measure_input_cost, to_text, write_record
+    from pretrain.recipes import choose_recipe
+
+    images = training_images(args.data)
+    cost = measure_input_cost(images, choose_recipe(args.recipe), num_images=args.images, seed=args.seed)
+    print(to_text(cost, rate=args.rate))
+    if args.results is not None:
+        path = write_record(cost, args.results, data=images.identity(), command=command_of(args))
+        print(f"wrote {path}")
+
+
+def add_pretrain_cost(commands: Any, common: argparse.ArgumentParser) -> None:
+    help_text = "memory and time of a pretraining step on this device: the MoCo v2 paper's Table 3, measured"
+    parser = add_command(commands, common, "bench", help_text, _pretrain_cost)
+    parser.add_argument("task", choices=("pretrain-cost",))
+    parser.add_argument("--methods", default="moco,end-to-end", metavar="A,B", help="(moco,end-to-end)")
+    parser.add_argument("--batch-sizes", type=counts, default=[32, 64], metavar="N,M,...", help="on one device (32,64)")
+    parser.add_argument("--arch", default="resnet50", help="(resnet50)")
+    parser.add_argument("--image-size", type=count, default=224, metavar="N", help="pixels (224)")
+    parser.add_argument("--steps", type=count, default=10, metavar="N", help="timed ones, after one more (10)")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for records (results)")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+
+
+def _pretrain_cost(args: argparse.Namespace) -> None:
+    import time
+
+    from benchmarks.pretrain_cost import cost_result
+    from benchmarks.run import write_result
+    from mocobench.runtime.device import choose_device, choose_precision
+    from mocobench.runtime.environment import code_version, environment_stamp
+    from pretrain.cost import cost_recipe, measure_apart, settings_of
+
+    device = choose_device(args.device)
+    precision, code = choose_precision(args.precision, device), code_version()
+    sizes = {"arch": args.arch, "image_size": args.image_size}
+    methods = args.methods.split(",")
+    for recipe in [cost_recipe(method, batch_size=batch, **sizes) for method in methods for batch in args.batch_sizes]:
+        started = time.monotonic()
+        cost = measure_apart(recipe, device=device, precision=precision, num_steps=args.steps)
+        result = cost_result(
+            settings_of(recipe),
+            num_steps=args.steps,
+            images_per_second=cost.images_per_second,
+            peak_memory_bytes=cost.peak_memory_bytes,
+            precision=precision,
+            wall_seconds=time.monotonic() - started,
+            code=code,
+            environment=environment_stamp(device),
+            command=command_of(args),
+        )
+        values = [f"{result.metrics[name]:.1f} {info.unit}" for name, info in result.metric_info.items()]
+        print(f"{recipe.method}, batch {recipe.batch_size}: {', '.join(values)} for 200 epochs")
+        print(f"wrote {write_result(args.results, result)}", flush=True)

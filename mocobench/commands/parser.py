@@ -1,0 +1,51 @@
+"""The parser of the command line, and the flags and types that several commands share."""
+
+import argparse
+from typing import Any, NoReturn
+
+from mocobench.runtime.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+RESUME_HELP = "(auto: continue what --out holds)"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, like every other user error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def add_command(commands: Any, common: argparse.ArgumentParser, name: str, help_text: str, run: Any) -> Parser:
+    parser: Parser = commands.add_parser(name, help=help_text, description=help_text, parents=[common])
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    parser.add_argument("--workers", type=int, default=2, help="processes that load images (2)")
+
+
+def command_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """The command line as it can be typed again."""
+    return ("mocobench", *args.argv)
+
+
+def count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, found {text}")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    return [count(part) for part in text.split(",")]
+
+
+def positive(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return float(text)

@@ -1,0 +1,115 @@
+"""`mocobench recipes` and `pretrain`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mocobench.commands.parser import add_command, add_run_flags, command_of, count, positive
+
+RECIPE_FLAGS = {
+    "arch": str,
+    "epochs": int,
+    "batch_size": int,
+    "bn_groups": int,
+    "learning_rate": float,
+    "image_size": int,
+    "queue_size": int,
+    "key_momentum": float,
+    "temperature": float,
+}
+
+
+def add_recipes(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = add_command(
+        commands, common, "recipes", "print pretraining recipes with every value and its source", _recipes
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME")
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from pretrain.cards import card
+    from pretrain.recipes import RECIPES, choose_recipe
+
+    chosen = [choose_recipe(args.name)] if args.name else list(RECIPES.values())
+    print("\n\n".join(card(recipe) for recipe in chosen))
+
+
+def add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = add_command(
+        commands, common, "pretrain", "train a backbone from a folder of images: MoCo, SimCLR or end-to-end", _pretrain
+    )
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="see `mocobench recipes`")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR|SHARDS",
+        help="folder with images or .tar shards in train/, or '{0..9}.tar'",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="checkpoints, metrics.jsonl, run.json")
+    settings = parser.add_argument_group("settings of the recipe (each overrides its value)")
+    for name, kind in RECIPE_FLAGS.items():
+        settings.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind)
+    parser.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="(auto: continue what --out holds)")
+    parser.add_argument("--checkpoint-every", type=count, default=1000, metavar="STEPS", help="and each epoch (1000)")
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=positive,
+        default=0.0,
+        metavar="M",
+        help="and when the last one is so old (any age)",
+    )
+    parser.add_argument(
+        "--keep-every", type=int, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
+    )
+    parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
+    parser.add_argument("--knn-data", type=Path, metavar="DIR", help="its labelled train/ and val/ (--data)")
+    parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="one that cannot be read")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the encoders: costs a minute or more at first; see whether it pays on your device",
+    )
+    add_run_flags(parser)
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    from mocobench.runtime.device import check_compiler, choose_device, choose_precision
+    from mocobench.runtime.distributed import is_main, process_group
+    from pretrain.cards import card
+    from pretrain.recipes import choose_recipe, customise
+    from pretrain.run import TrainingRun
+    from pretrain.train import pretrain
+
+    changes = {name: getattr(args, name) for name in RECIPE_FLAGS if getattr(args, name) is not None}
+    recipe, differs = customise(choose_recipe(args.recipe), changes)
+    device = choose_device(args.device)
+    if args.compile:
+        check_compiler(device)
+    run = TrainingRun(
+        recipe=recipe,
+        differs=differs,
+        data=args.data,
+        out=args.out,
+        seed=args.seed,
+        device=device,
+        precision=choose_precision(args.precision, device),
+        num_workers=args.workers,
+        resume=args.resume,
+        checkpoint_every=args.checkpoint_every,
+        checkpoint_minutes=args.checkpoint_minutes,
+        keep_every=args.keep_every,
+        knn_every=args.knn_every,
+        knn_data=args.knn_data,
+        on_bad_image=args.on_bad_image,
+        compile=args.compile,
+        command=command_of(args),
+    )
+    with process_group(device):
+        if is_main():
+            print(card(recipe))
+            print(f"  changed: {'; '.join(differs) or 'nothing'}")
+            print(f"  on {device} in {run.precision}, seed {run.seed}", flush=True)
+        last = pretrain(run)
+        if is_main():
+            print(f"wrote {last}")

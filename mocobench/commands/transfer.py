@@ -1,0 +1,42 @@
+"""`mocobench inspect` and `convert`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mocobench.commands.parser import add_command
+
+
+def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = add_command(commands, common, "inspect", "say what a checkpoint holds", _inspect)
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    _add_source_flags(parser)
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_source_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", default="auto", metavar="auto|NAME", help="the format (auto)")
+    parser.add_argument("--encoder", metavar="NAME", help="of files with two: query, key, ... (the authors' choice)")
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from transfer.inspect import inspect, to_json, to_text
+
+    findings = inspect(args.checkpoint, args.source, args.encoder)
+    print(to_json(findings) if args.json else to_text(findings))
+
+
+def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = add_command(commands, common, "convert", "translate a checkpoint and prove that nothing changed", _convert)
+    parser.add_argument("checkpoint", type=Path, metavar="SRC")
+    parser.add_argument("target", type=Path, metavar="DST")
+    parser.add_argument(
+        "--to", required=True, metavar="NAME", help="detectron2, huggingface, moco, safetensors, timm or torchvision"
+    )
+    _add_source_flags(parser)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from transfer.convert import convert, to_text
+
+    print(to_text(convert(args.checkpoint, args.target, to=args.to, source=args.source, encoder=args.encoder)))
