@@ -1,45 +1,55 @@
-"""A converted Detectron2 file run by the embedded engine, under the file's own names, against the source."""
+"""A converted Detectron2 file run by the embedded engine, under the file's own names: a witness of the conversion."""
 
-import pickle
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from torch import nn
 
-from benchmarks.detection.embedded.resnet import ResNet, build_res5
+from benchmarks.detection.embedded_trunk import run_by_embedded_engine
+from mocobench.cli import main
+from mocobench.runtime.errors import UserError
 from transfer.convert import convert
-from transfer.load import load_backbone
+from transfer.features import STAGES
+from transfer.load import Loaded, load
 from transfer.network import build_network
 
+MocoContent = Callable[..., dict[str, Any]]
 PICTURES = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
 
 
-class Trunk(nn.Module):
-    """The embedded C4's backbone and the last stage that its heads hold, as one network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bottom = ResNet(outputs=("res4",), stride_in_1x1=False)
-        self.res5 = build_res5(stride_in_1x1=False, extra_norm=False)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        (res4,) = self.bottom(images)
-        features: torch.Tensor = self.res5(res4)
-        return features.mean(dim=(2, 3))
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, moco_content: MocoContent) -> Path:
+    path = tmp_path_factory.mktemp("source") / "in"
+    torch.save(moco_content("resnet50"), path)
+    return path
 
 
-def test_the_embedded_engine_runs_what_convert_wrote(
-    tmp_path: Path, moco_content: Callable[..., dict[str, Any]]
-) -> None:
-    torch.save(moco_content("resnet50"), tmp_path / "in")
-    convert(tmp_path / "in", tmp_path / "out.pkl", to="detectron2")
-    written = pickle.loads((tmp_path / "out.pkl").read_bytes())["model"]
-    trunk = Trunk().eval()
-    own = {name if name.startswith("res5.") else f"bottom.{name}": torch.tensor(v) for name, v in written.items()}
-    trunk.load_state_dict(own, strict=True)
+def test_the_command_has_the_embedded_engine_run_what_it_wrote(tmp_path: Path, source: Path) -> None:
+    assert main(["convert", str(source), str(tmp_path / "out.pkl"), "--to", "detectron2"]) == 0
+    differences = json.loads((tmp_path / "out.pkl.json").read_text())["proof"]["differences"]
+    assert tuple(differences["by the embedded engine"]) == STAGES
+    found = run_by_embedded_engine(load(tmp_path / "out.pkl"), PICTURES)
+    assert found is not None
     with torch.inference_mode():
-        expected = build_network(load_backbone(tmp_path / "in"))(PICTURES)
-        found = trunk(PICTURES)
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+        expected = build_network(load(source).backbone)(PICTURES)
+    assert (found["pooled"] - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_other_formats_and_networks_are_not_the_engines(tmp_path: Path, moco_content: MocoContent) -> None:
+    torch.save(moco_content("resnet18"), tmp_path / "in")
+    convert(tmp_path / "in", tmp_path / "out.pkl", to="detectron2")
+    assert run_by_embedded_engine(load(tmp_path / "in"), PICTURES) is None
+    assert run_by_embedded_engine(load(tmp_path / "out.pkl"), PICTURES) is None
+
+
+def test_a_witness_that_sees_another_network_stops_the_conversion(tmp_path: Path, source: Path) -> None:
+    def other(loaded: Loaded, images: torch.Tensor) -> dict[str, torch.Tensor] | None:
+        found = run_by_embedded_engine(loaded, images)
+        return found and {stage: values * (1 + 2e-5 * (stage == "layer3")) for stage, values in found.items()}
+
+    with pytest.raises(UserError, match=r"apart by a relative 2.*e-05 .* at layer3 by another; nothing was written"):
+        convert(source, tmp_path / "out.pkl", to="detectron2", witnesses={"by another": other})
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from transfer.convert import convert
+from transfer.convert import to_text as conversion_text
 from transfer.inspect import inspect, to_json, to_text
 
 ResnetState = Callable[..., dict[str, torch.Tensor]]
@@ -64,8 +66,12 @@ def test_channels_that_are_always_off_are_a_warning(tmp_path: Path, resnet_state
     state = resnet_state()
     state["bn1.running_var"][:3] = 0
     found = inspect(saved(tmp_path / "f", state))
-    assert found["warnings"] == ["3 BN channels have variance 0: they never changed in training"]
-    assert "  warning     3 BN channels have variance 0: they never changed in training" in to_text(found)
+    said = "3 channels of 1 BN layers have variance 0, bn1 first: they never changed in training"
+    assert found["warnings"] == [said]
+    assert f"  warning     {said}" in to_text(found)
+    report = convert(tmp_path / "f", tmp_path / "out", to="safetensors")
+    assert f"  warning  {said}" in conversion_text(report)
+    assert json.loads((tmp_path / "out.json").read_text())["warnings"] == [said]
 
 
 def test_statistics_without_a_count_are_a_warning(tmp_path: Path, resnet_state: ResnetState) -> None:
@@ -73,3 +79,19 @@ def test_statistics_without_a_count_are_a_warning(tmp_path: Path, resnet_state: 
     state["layer4.0.bn1.num_batches_tracked"].zero_()
     (warning,) = inspect(saved(tmp_path / "f", state))["warnings"]
     assert warning == "1 BN counters are 0, though the statistics are not those BN starts with"
+
+
+def test_classes_are_counted_and_a_classifier_of_another_network_is_a_warning(
+    tmp_path: Path, resnet_state: ResnetState, moco_content: MocoContent
+) -> None:
+    state = resnet_state(num_classes=37)
+    found = inspect(saved(tmp_path / "f", state))
+    assert (found["num_classes"], found["warnings"]) == (37, [])
+    assert "  classes     37, of the classifier" in to_text(found)
+    found = inspect(saved(tmp_path / "g", state | {"fc.weight": torch.zeros(37, 2048)}))
+    assert found["warnings"] == [
+        "the classifier takes 2048 features, where a resnet18 makes 512: it belongs to another network"
+    ]
+    found = inspect(saved(tmp_path / "h", moco_content()))  # whose head is no classifier
+    assert found["num_classes"] is None
+    assert "  classes     " not in to_text(found)

@@ -3,10 +3,11 @@
 import json
 import pkgutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import mocobench
@@ -15,9 +16,10 @@ from mocobench.runtime.files import atomic_file
 from transfer import targets
 from transfer.backbone import is_counter
 from transfer.load import Loaded, load
-from transfer.verify import Proof, prove
+from transfer.verify import Proof, Witness, prove
 
 RECORD_SUFFIX = ".json"
+NO_WITNESSES: Mapping[str, Witness] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,25 @@ class ConversionReport:
             "provenance": backbone.provenance.to_dict(),
             "mapped": count_by_kind(source),
             "dropped": source.found.dropped,
+            "num_classes": source.num_classes,
+            "warnings": list(source.warnings),
             "proof": self.proof.to_dict(),
         }
 
 
-def convert(src: Path, dst: Path, *, to: str, source: str = "auto", encoder: str | None = None) -> ConversionReport:
+def convert(
+    src: Path,
+    dst: Path,
+    *,
+    to: str,
+    source: str = "auto",
+    encoder: str | None = None,
+    witnesses: Mapping[str, Witness] = NO_WITNESSES,
+) -> ConversionReport:
     """Convert `src` to the format `to` at `dst`, with the record of the conversion in `dst` + `.json`.
 
-    `source` and `encoder` are as for `load_backbone`.
+    `source` and `encoder` are as for `load_backbone`. `witnesses` run the target for the proof besides this stage's own
+    ways, by what they are called in it.
 
     Both files are written under temporary names; the proof reads the target back, and only then are they renamed.
 
@@ -76,7 +89,8 @@ def convert(src: Path, dst: Path, *, to: str, source: str = "auto", encoder: str
     with atomic_file(dst) as written, atomic_file(record_path(dst)) as record:
         target.write(loaded.backbone, written)
         read_back = load(written)
-        proof = prove(loaded, read_back, by_tool=getattr(target, "run", None))
+        own_tool = {f"by {to} itself": target.run} if hasattr(target, "run") else {}
+        proof = prove(loaded, read_back, witnesses={**own_tool, **witnesses})
         report = ConversionReport(loaded, dst, to, read_back.sha256, proof)
         record.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return report
@@ -94,6 +108,7 @@ def to_text(report: ConversionReport) -> str:
         *(f"  dropped  {count} {reason}" for reason, count in reasons.items()),
         f"  proof    largest difference of features {largest.absolute:.3g} absolute, {largest.relative:.3g} relative",
         f"           relative by stage: {stages}",
+        *(f"  warning  {warning}" for warning in source.warnings),
         f"  digest   {source.backbone.digest}",
         f"  record   {report.record_path}",
     ]

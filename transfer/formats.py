@@ -94,8 +94,9 @@ WRITING = """
 ## Write
 
 Every target is read back, and the features of source and target are compared after the stem and each stage, before a
-file gets its name. A target refuses what its tool's own network cannot be: a stride in the 1x1 convolutions, a 3x3
-stem.
+file gets its name: the target is run under its own names, as the benchmarks run it and, in Detectron2's format, by the
+embedded engine (a ResNet-50) and by Detectron2 itself where it is installed. A target refuses what its tool's own
+network cannot be: a stride in the 1x1 convolutions, a 3x3 stem.
 """
 ADDING = """
 ## Add a format

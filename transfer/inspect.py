@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from transfer.backbone import Backbone, is_counter, is_variance
+from transfer.backbone import Backbone
 from transfer.load import load
 
 
@@ -34,7 +32,8 @@ def inspect(path: Path, source: str = "auto", encoder: str | None = None) -> dic
         "stride": "1x1" if backbone.stride_in_1x1 else "3x3",
         "digest": backbone.digest,
         "dropped": dropped,
-        "warnings": [*loaded.found.warnings, *warnings(backbone)],
+        "num_classes": loaded.num_classes,
+        "warnings": list(loaded.warnings),
     }
 
 
@@ -42,31 +41,6 @@ def num_parameters(backbone: Backbone) -> int:
     """Numbers that training changes by gradient: convolutions, BN weights and biases."""
     learned = (t for name, t in backbone.tensors.items() if name.endswith((".weight", ".bias")))
     return sum(tensor.numel() for tensor in learned)
-
-
-def warnings(backbone: Backbone) -> list[str]:
-    """What is legal but suspicious about BN's statistics."""
-    tensors = backbone.tensors
-    layers = [name.removesuffix(".running_var") for name in tensors if is_variance(name)]
-    untouched = [layer for layer in layers if _is_untouched(tensors, layer)]
-    found = []
-    if untouched:
-        found.append(
-            f"{len(untouched)} of {len(layers)} BN layers have the statistics they start with (mean 0, variance 1), "
-            f"{untouched[0]} first: the network was hardly trained, or its statistics were lost"
-        )
-    dead = sum(int((tensors[layer + ".running_var"] == 0).sum()) for layer in layers)
-    if dead:
-        found.append(f"{dead} BN channels have variance 0: they never changed in training")
-    never_counted = [name for name, t in tensors.items() if is_counter(name) and t == 0]
-    if never_counted and not untouched:
-        found.append(f"{len(never_counted)} BN counters are 0, though the statistics are not those BN starts with")
-    return found
-
-
-def _is_untouched(tensors: dict[str, torch.Tensor], layer: str) -> bool:
-    mean, variance = tensors[layer + ".running_mean"], tensors[layer + ".running_var"]
-    return bool((mean == 0).all()) and bool((variance == 1).all())
 
 
 def to_text(found: dict[str, Any]) -> str:
@@ -84,6 +58,7 @@ def to_text(found: dict[str, Any]) -> str:
         f"  origin      {provenance['source']} ({provenance['format']})",
         f"  digest      {found['digest']}",
         f"  sha256      {found['sha256']}",
+        *([f"  classes     {found['num_classes']}, of the classifier"] if found["num_classes"] else []),
         *(
             f"  dropped     {len(names)} {reason} ({names[0]}{', ...' * (len(names) > 1)})"
             for reason, names in found["dropped"].items()

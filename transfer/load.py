@@ -19,17 +19,24 @@ from transfer.container import Content, open_checkpoint
 from transfer.found import Found
 from transfer.layout import Layout
 from transfer.network import random_backbone
+from transfer.suspicions import classifier_shape, suspicious_classifier, suspicious_statistics
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A file that was read: its format, its SHA-256, what was found in it, and the backbone that this makes."""
+    """A file that was read: its format, its SHA-256, what was found in it, and the backbone that this makes.
+
+    `num_classes` are those of the file's linear classifier, None where it has none. `warnings` say what is legal but
+    suspicious.
+    """
 
     path: Path
     format: str
     sha256: str
     found: Found
     backbone: Backbone
+    num_classes: int | None
+    warnings: tuple[str, ...]
 
 
 def load_backbone(path: Path, *, source: str = "auto", encoder: str | None = None) -> Backbone:
@@ -69,6 +76,7 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loa
         found = layout.read(content, path, encoder)
         if hasattr(module, "finish"):
             found = module.finish(found, content, path)
+        classifier = classifier_shape(found)
         del content  # so that each tensor of the file can be given up as it is copied
         arch, tensors = _canonical_tensors(found, path)
         provenance = found.provenance
@@ -80,7 +88,9 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loa
                 f"{path}: expected weights with the digest {found.declared_digest}, found {backbone.digest}: "
                 "they were changed after they were written; convert the original checkpoint again"
             )
-        return Loaded(path, format_name, sha256.result(), found, backbone)
+        warnings = (*found.warnings, *suspicious_statistics(backbone), *suspicious_classifier(classifier, backbone))
+        num_classes = classifier[0] if classifier else None
+        return Loaded(path, format_name, sha256.result(), found, backbone, num_classes, warnings)
 
 
 def source_formats() -> dict[str, ModuleType]:

@@ -62,28 +62,30 @@ class Proof:
         }
 
 
-ByTool = Callable[[Loaded, torch.Tensor], dict[str, torch.Tensor] | None]
+# Gets a target as read back and prepared pictures; answers with every stage's features, or None if it cannot run it.
+Witness = Callable[[Loaded, torch.Tensor], Mapping[str, torch.Tensor] | None]
 
 
-def prove(source: Loaded, target: Loaded, *, by_tool: ByTool | None = None) -> Proof:
+def prove(source: Loaded, target: Loaded, *, witnesses: Mapping[str, Witness]) -> Proof:
     """Compare, stage by stage, the source as its owner runs it with the target as read back from disk.
 
     Source and target are each run under their own names with their own input convention, stem and stride, from the same
-    RGB pictures with values in [0, 1]. The target is also run as the benchmarks run it, as torchvision's ResNet, and
-    `by_tool`, which gets the target and prepared pictures, where that has an answer.
+    RGB pictures with values in [0, 1]. The target is also run as the benchmarks run it, as torchvision's ResNet, and by
+    each of the `witnesses` that can.
 
     Raises:
         UserError: a relative difference is above 1e-5 or not a number.
     """
     pictures = torch.rand(BATCH_SHAPE, generator=torch_generator(BATCH_SEED, "conversion-proof"))
     expected = _own_features(source, pictures)
-    found = {
+    found: dict[str, Mapping[str, torch.Tensor]] = {
         "under its own names": _own_features(target, pictures),
         "as benchmarks run it": _network_features(target, pictures),
     }
-    answer = by_tool(target, target.found.input.prepare(pictures)) if by_tool else None
-    if answer is not None:
-        found[f"by {target.format} itself"] = answer
+    for name, run in witnesses.items():
+        answer = run(target, target.found.input.prepare(pictures))
+        if answer is not None:
+            found[name] = answer
     differences = {
         name: {stage: difference(expected[stage], values[stage]) for stage in STAGES} for name, values in found.items()
     }

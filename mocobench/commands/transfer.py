@@ -37,6 +37,15 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    from benchmarks.detection.embedded_trunk import run_by_embedded_engine
     from transfer.convert import convert, to_text
 
-    print(to_text(convert(args.checkpoint, args.target, to=args.to, source=args.source, encoder=args.encoder)))
+    report = convert(
+        args.checkpoint,
+        args.target,
+        to=args.to,
+        source=args.source,
+        encoder=args.encoder,
+        witnesses={"by the embedded engine": run_by_embedded_engine},
+    )
+    print(to_text(report))
