@@ -1,8 +1,12 @@
 """Files are opened by their content; what is not a whole checkpoint is one clear line."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -56,12 +60,23 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, kind: str, kept: floa
         open_checkpoint(path)
 
 
+def tar_bytes(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
 BAD = {
     b"": "expected a checkpoint, found an empty file; download or write it again",
     b"<!DOCTYPE html>\n<html>404</html>": "found a web page saved as one; download the file itself",
     b"\n <HTML lang='en'>": "found a web page saved as one; download the file itself",
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n": "git-LFS pointer to one; run `git lfs pull`",
     b"hello, this is not a checkpoint.": "found a file that starts with b'hello, this is n'",
+    gzip.compress(bytes(9)): "found a gzip archive; unpack it, name a file in it",
+    bz2.compress(bytes(9)): "found a bzip2 archive; unpack it",
+    lzma.compress(bytes(9)): "found a xz archive; unpack it",
+    tar_bytes("resnet50.pth"): "found a tar archive; unpack it",
     b"\x89PNG\r\n\x1a\n" + bytes(100): "expected a checkpoint .torch.save, pickle or safetensors.",
     torch_bytes(torch.zeros(3)): "expected a dictionary of weights by name, found Tensor",
     torch_bytes({0: torch.zeros(3)}): "expected a dictionary of weights by name, found dict",

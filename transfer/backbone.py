@@ -113,7 +113,7 @@ class Backbone:
             if not is_counter(name):
                 tensor = self.tensors[name].contiguous()
                 sha.update(f"{name}{tuple(tensor.shape)}".encode())
-                sha.update(tensor.numpy().tobytes())
+                sha.update(tensor.view(-1).numpy().data)
         return sha.hexdigest()
 
     @property
@@ -144,6 +144,17 @@ def expected_shapes(arch: str) -> Mapping[str, tuple[int, ...]]:
     return MappingProxyType({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
 
 
+# What is wrong with tensors -> what to do
+ADVICE = {
+    "missing": "name a checkpoint of the whole network",
+    "unexpected": "name a checkpoint of a ResNet without further layers",
+    "of another shape": "name a checkpoint of a ResNet of torchvision's shapes",
+    "of another type": "save the weights as float32",
+    "not finite": "take an earlier checkpoint",
+    "of negative variance": "take an earlier checkpoint",
+}
+
+
 def check_tensors(arch: str, tensors: dict[str, torch.Tensor], source: str) -> None:
     """Check names, shapes, types and finiteness against the architecture.
 
@@ -165,9 +176,10 @@ def check_tensors(arch: str, tensors: dict[str, torch.Tensor], source: str) -> N
     ]
     faults["not finite"] = [name for name, t in known.items() if not _is_finite(t)]
     faults["of negative variance"] = [name for name, t in known.items() if is_variance(name) and (t < 0).any()]
-    found = [f"{len(names)} {kind} ({_first_few(names)})" for kind, names in faults.items() if names]
+    found = {kind: f"{len(names)} {kind} ({_first_few(names)})" for kind, names in faults.items() if names}
     if found:
-        raise UserError(f"{source}: expected the tensors of a {arch}, found {'; '.join(found)}")
+        advice = ADVICE[next(iter(found))]
+        raise UserError(f"{source}: expected the tensors of a {arch}, found {', '.join(found.values())}; {advice}")
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

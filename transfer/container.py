@@ -19,6 +19,7 @@ TORCH_LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 # Protocols 2 and up start with their number; 0 and 1 do not, but they start by asking for a name or with a container.
 PICKLE_START = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|[(}\]][dlpq(cUVX]")
 WEB_PAGE_START = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
+PACKED_STARTS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd"}
 HEAD_BYTES = 512
 NUM_LEGACY_PICKLES = 4  # magic number, version, machine, content
 
@@ -94,6 +95,11 @@ def _read_head(path: Path) -> bytes:
         raise UserError(f"{path}: expected a checkpoint, found an empty file; download or write it again")
     if head.startswith(LFS_START):
         raise UserError(f"{path}: expected a checkpoint, found a git-LFS pointer to one; run `git lfs pull`")
+    packed = next((kind for start, kind in PACKED_STARTS.items() if head.startswith(start)), None)
+    if packed or head[257:262] == b"ustar":
+        raise UserError(
+            f"{path}: expected a checkpoint, found a {packed or 'tar'} archive; unpack it, name a file in it"
+        )
     if WEB_PAGE_START.match(head):
         raise UserError(f"{path}: expected a checkpoint, found a web page saved as one; download the file itself")
     return head
