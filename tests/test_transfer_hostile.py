@@ -21,7 +21,7 @@ from tests.transfer_examples import narrow_resnets, trained_tensors
 from transfer.load import load
 from transfer.metadata import KEY_FOR_OTHERS
 
-SECONDS_ALLOWED = 5.0
+SECONDS_ALLOWED = 5.0  # of the processor, because others may have it too
 PICKLING: dict[str, Callable[[Any], bytes]] = {
     "torch": torch_bytes,
     "legacy torch": lambda value: torch_bytes(value, legacy=True),
@@ -39,10 +39,10 @@ def _narrow() -> Iterator[None]:
 
 def refused(path: Path, content: bytes, message: str) -> None:
     path.write_bytes(content)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=message):
         load(path)
-    assert time.monotonic() - began < SECONDS_ALLOWED
+    assert time.process_time() - began < SECONDS_ALLOWED
 
 
 def test_a_pickle_that_asks_for_memory_is_refused_before_it_gets_any(tmp_path: Path) -> None:
