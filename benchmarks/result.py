@@ -25,6 +25,10 @@ class Metric:
     unit: str = "%"
     higher_is_better: bool = True
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.title, str) and isinstance(self.unit, str) and isinstance(self.higher_is_better, bool)):
+            raise TypeError(f"{self}, expected a title, a unit and whether higher is better")
+
 
 @dataclass(frozen=True)
 class SplitIdentity:
@@ -136,6 +140,8 @@ def _build_result(record: dict[str, Any]) -> Result:
     for name, value in record["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"metric {name} = {value!r}, not a finite number")
+    if not record["metrics"].keys() <= record["metric_info"].keys():
+        raise ValueError(f"metric_info of {sorted(record['metric_info'])}, not of {sorted(record['metrics'])}")
     protocol, data = record["protocol"], record["data"]
     splits = {name: SplitIdentity(**split) for name, split in data["splits"].items()}
     return Result(

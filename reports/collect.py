@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Metric, RecordError, Result, build_result
+from benchmarks.result import RecordError, Result, build_result
 from reports.cycle_search import paused_cycle_search
 from reports.formats.blocks import one_line
 from reports.pretraining_logs import PretrainingLog, read_log
@@ -160,16 +161,15 @@ def _nothing_found(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
 
 def _check_types(result: Result, path: str) -> None:
     """The record's fields are there (build_result saw to it); a table also relies on what they hold."""
-    for field, value, kind in _typed_values(result):
+    fixed = ((field, value_of(result), kind) for field, value_of, kind in FIELDS)
+    for field, value, kind in chain(fixed, _further_values(result)):
         if not isinstance(value, kind):
             wanted = kind.__name__ if isinstance(kind, type) else "number"
             raise RecordError(f"{path}: {field}: expected {wanted}, found {value!r}; remove or rerun it")
 
 
-def _typed_values(result: Result) -> Iterator[tuple[str, Any, Kind]]:
-    """Each field that tables read, its value, and what that must be."""
-    for field, value_of, kind in FIELDS:
-        yield field, value_of(result), kind
+def _further_values(result: Result) -> Iterator[tuple[str, Any, Kind]]:
+    """Of what tables read, each value that some records have, and what it must be."""
     if result.task == "pretrain-cost":
         for group, values, kinds in (
             ("protocol.settings", result.protocol.settings, COST_SETTINGS),
@@ -181,12 +181,6 @@ def _typed_values(result: Result) -> Iterator[tuple[str, Any, Kind]]:
     for name in ("mean", "std"):
         yield f"backbone.input.{name}", given.get(name, []), list
         yield from ((f"backbone.input.{name}[{i}]", value, NUMBER) for i, value in enumerate(given.get(name, [])))
-    for name in result.metrics:
-        info = result.metric_info.get(name)
-        yield f"metric_info.{name}", info, Metric
-        if info is not None:
-            yield f"metric_info.{name}.title", info.title, str
-            yield f"metric_info.{name}.higher_is_better", info.higher_is_better, bool
     yield from ((f"protocol.differs[{i}]", item, str) for i, item in enumerate(result.protocol.differs))
     yield from ((f"data.skipped[{i}]", item, str) for i, item in enumerate(result.data.skipped))
     yield from ((f"peak_memory_bytes.{name}", size, int) for name, size in result.peak_memory_bytes.items())
