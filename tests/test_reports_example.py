@@ -23,7 +23,9 @@ def test_the_example_is_the_report_of_the_records(format: str) -> None:
     text = render_report(collection, format=format, pictures=pictures)
     # How a picture is drawn is matplotlib's, and changes with its version.
     shown, committed = (re.sub(r"base64,[\w+/=]+", "", one) for one in (text, file.read_text(encoding="utf-8")))
-    assert shown == committed, f"stale; write it again with {AGAIN} --format {format} --out docs/{file.name}"
+    command = f"{AGAIN} --format {format} --out docs/{file.name}"
+    assert shown == committed, f"stale; write it again with {command}"
+    assert f"    {command}\n" in (DOCS / "reports.md").read_text(encoding="utf-8")
 
 
 def test_readme_shows_a_table_and_a_picture_of_the_example() -> None:
