@@ -65,6 +65,21 @@ def test_features_that_do_not_vary_in_some_direction() -> None:
     assert ranked_hits(found, (features, labels), k=1).all()
 
 
+def test_another_start_leads_to_the_same_optimum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 4
+    axes = principal_axes(torch.randn(200, 9, generator=generator) + 2 * torch.eye(9)[labels] + 5.0)
+    settings = {"num_classes": 4, "tolerance": 1e-9, "max_steps": 1000}
+    other = fit_logistic(axes, labels, l2=1e-1, **settings)
+    cold = fit_logistic(axes, labels, l2=1e-3, **settings)
+    warm = fit_logistic(axes, labels, l2=1e-3, start=other, **settings)
+    assert warm.objective == pytest.approx(cold.objective, rel=1e-7)
+    torch.testing.assert_close(warm.weight, cold.weight, rtol=1e-2, atol=1e-3)
+    # From the optimum itself there is no way to go.
+    again = fit_logistic(axes, labels, l2=1e-3, start=cold, **settings)
+    assert again.num_evaluations == 1
+
+
 def test_an_optimum_out_of_reach_is_an_error() -> None:
     labels = torch.arange(20) % 2
     features = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))

@@ -34,13 +34,13 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
 
     trained, held = hold_out(splits.train.labels, fraction=protocol.held_out, seed=context.seed)
     part, held_out = principal_axes(features[trained]), (features[held], labels[held])
-    choices = []
+    choices, fit = [], None
     for l2 in progress(protocol.strengths, label="strengths", unit="fit"):
-        fit = _fit(part, labels[trained], l2, num_classes, protocol)
+        fit = _fit(part, labels[trained], l2, num_classes, protocol, start=fit)
         choices.append({"l2": l2, "held_out_top1": ranked_hits(fit, held_out, k=1).double().mean().item() * 100})
     best = max(choices, key=lambda choice: choice["held_out_top1"])  # of equals the first
 
-    fit = _fit(principal_axes(features), labels, best["l2"], num_classes, protocol)
+    fit = _fit(principal_axes(features), labels, best["l2"], num_classes, protocol, start=fit)
     best_classes = fit.predict(val[0] / scale).topk(min(5, num_classes), dim=1).indices
     hits = best_classes == val[1][:, None]
     metrics = {"top1": 100 * hits[:, 0].sum().item() / len(hits), "top5": 100 * hits.sum().item() / len(hits)}
@@ -56,7 +56,13 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
 
 
 def _fit(
-    features: PrincipalAxes, labels: torch.Tensor, l2: float, num_classes: int, protocol: LogisticProtocol
+    features: PrincipalAxes,
+    labels: torch.Tensor,
+    l2: float,
+    num_classes: int,
+    protocol: LogisticProtocol,
+    *,
+    start: LogisticFit | None,
 ) -> LogisticFit:
     return fit_logistic(
         features,
@@ -65,6 +71,7 @@ def _fit(
         l2=l2,
         tolerance=protocol.tolerance,
         max_steps=protocol.max_steps,
+        start=start,
     )
 
 

@@ -1,0 +1,82 @@
+"""L-BFGS whose first guess at the curvature is a model of it, renewed at every step (Nocedal and Wright, chapter 7)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+MEMORY = 20  # steps that it looks back on
+SUFFICIENT_DECREASE = 1e-4  # Armijo's share of the decrease that the slope promises
+MOST_HALVINGS = 30
+ROUNDING = 1e-6  # of a value: what float32 may hide
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is known of the objective at one place: value, gradient, and how to divide by a model of its curvature."""
+
+    value: float
+    gradient: torch.Tensor
+    divide: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The variables, their objective, how far above the optimum it is thought to be, and the evaluations it took."""
+
+    variables: torch.Tensor
+    value: float
+    excess: float
+    num_evaluations: int
+
+
+def minimise(
+    evaluate: Callable[[torch.Tensor], Point], start: torch.Tensor, *, tolerance: float, max_steps: int
+) -> Minimum | None:
+    """Minimise a convex function until the excess, half the decrease that the slope promises, is `tolerance` of it.
+
+    None where that takes more than `max_steps` steps or where rounding hides the way down.
+    """
+    variables, point = start, evaluate(start)
+    history: list[tuple[torch.Tensor, torch.Tensor]] = []  # steps and changes of the gradient, the oldest first
+    num_evaluations = 1
+    for _ in range(max_steps):
+        direction = -_inverse_curvature(point, history)
+        slope = float((point.gradient * direction).sum())
+        if -slope / 2 <= tolerance * abs(point.value):
+            return Minimum(variables, point.value, max(-slope / 2, 0.0), num_evaluations)
+        length = 1.0
+        for _ in range(MOST_HALVINGS):
+            tried = evaluate(variables + length * direction)
+            num_evaluations += 1
+            if tried.value <= point.value + SUFFICIENT_DECREASE * length * slope:
+                break
+            # Where rounding hides the decrease, the slope still tells it (Hager and Zhang's approximate condition).
+            new_slope = float((tried.gradient * direction).sum())
+            is_level = tried.value <= point.value + ROUNDING * abs(point.value)
+            if is_level and new_slope <= (2 * SUFFICIENT_DECREASE - 1) * slope:
+                break
+            length /= 2
+        else:
+            return None
+        step, change = length * direction, tried.gradient - point.gradient
+        if (step * change).sum() > 0:
+            history = [*history, (step, change)][-MEMORY:]
+        variables, point = variables + step, tried
+    return None
+
+
+def _inverse_curvature(point: Point, history: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """The gradient divided by the curvature: L-BFGS's two loops around the model's division."""
+    found, shares = point.gradient, []
+    for step, change in reversed(history):
+        share = (step * found).sum() / (step * change).sum()
+        shares.append(share)
+        found = found - share * change
+    found = point.divide(found)
+    if history:
+        step, change = history[-1]
+        found = found * ((step * change).sum() / (change * point.divide(change)).sum())
+    for (step, change), share in zip(history, reversed(shares), strict=True):
+        found = found + step * (share - (change * found).sum() / (step * change).sum())
+    return found
