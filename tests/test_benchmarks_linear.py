@@ -292,8 +292,15 @@ def test_a_backbone_that_moved_is_caught() -> None:
     frozen.require_unmoved()
     assert not any(parameter.requires_grad for parameter in frozen.network.parameters())
     frozen.network.train()
-    frozen.features(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8))  # BN statistics follow the batch
+    frozen.network(torch.rand(2, 3, 32, 32))  # BN statistics follow the batch
     with pytest.raises(AssertionError, match=r"bn1\.running_mean moved although the backbone is frozen"):
+        frozen.require_unmoved()
+
+
+def test_what_computes_the_features_is_proved_too() -> None:
+    frozen = freeze(random_backbone("resnet18", 0), device=CPU, precision="fp32")
+    frozen.folded.blocks[2].convs[1].bias[5] += 1e-3
+    with pytest.raises(AssertionError, match=r"tensor \d+ of the folded network moved although"):
         frozen.require_unmoved()
 
 

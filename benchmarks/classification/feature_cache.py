@@ -17,7 +17,7 @@ import torch
 
 from mocobench.runtime.files import atomic_file
 
-VERSION = 1  # goes up when the same key would give other features
+VERSION = 2  # goes up when the same key would give other features
 NAME = "features"
 HASH_BLOCK = 2**24  # values
 

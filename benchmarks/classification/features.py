@@ -10,9 +10,9 @@ from torch import nn
 
 from benchmarks.classification.data import Batch, CenterView, listed_batches
 from benchmarks.classification.feature_cache import cache_path, read_features, write_features
+from benchmarks.classification.folded import FoldedResNet, fold_resnet
 from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import RunContext
-from mocobench.runtime.device import autocast
 from mocobench.runtime.distributed import barrier, gather_objects, gather_tensors, is_main, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress
@@ -24,10 +24,11 @@ FEATURE_BATCH = 128  # images per forward pass; bounds memory and moves no numbe
 
 @dataclass(frozen=True)
 class FrozenBackbone:
-    """A backbone's network on a device. It never trains: eval mode, no gradients, no BN statistics."""
+    """A backbone's network on a device, and the same folded, which computes the features. Neither ever trains."""
 
     backbone: Backbone
     network: nn.Module
+    folded: FoldedResNet
     device: torch.device
     precision: str
 
@@ -38,8 +39,8 @@ class FrozenBackbone:
             UserError: a feature is not finite.
         """
         images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
-        with torch.no_grad(), autocast(self.device, self.precision):
-            features = self.network(self.backbone.input.prepare(images.float() / 255)).float()
+        with torch.no_grad():
+            features = self.folded(self.backbone.input.prepare(images.float() / 255))
         if not features.isfinite().all():
             raise UserError(
                 f"{self.backbone.provenance.source}: expected finite features at --precision {self.precision}, "
@@ -114,6 +115,8 @@ class FrozenBackbone:
     def require_unmoved(self) -> None:
         """Prove that every tensor still is, bit for bit, the backbone's: a probe must train its classifier alone.
 
+        What computes the features still is, bit for bit, what these tensors give when they are folded again.
+
         Raises:
             AssertionError: a tensor moved; it is named.
         """
@@ -121,13 +124,17 @@ class FrozenBackbone:
         for name, tensor in self.backbone.tensors.items():
             if not is_counter(name) and not torch.equal(state[name].cpu(), tensor):
                 raise AssertionError(f"{name} moved although the backbone is frozen")
+        again = fold_resnet(self.network, precision=self.precision).tensors()
+        for number, (expected, found) in enumerate(zip(again, self.folded.tensors(), strict=True)):
+            if not torch.equal(expected, found):
+                raise AssertionError(f"tensor {number} of the folded network moved although the backbone is frozen")
 
 
 def freeze(backbone: Backbone, *, device: torch.device, precision: str) -> FrozenBackbone:
     """The backbone's network, frozen, on a device."""
     network = build_network(backbone).requires_grad_(False)
     network = network.to(device).to(memory_format=torch.channels_last).eval()
-    return FrozenBackbone(backbone, network, device, precision)
+    return FrozenBackbone(backbone, network, fold_resnet(network, precision=precision), device, precision)
 
 
 def mean_norm(features: torch.Tensor) -> float:
