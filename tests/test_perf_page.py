@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.perf.classification import classification_section
 from tests.perf.input_section import input_section
 from tests.perf.page import page
 from tests.perf.pretraining import pretraining_section
@@ -56,6 +57,37 @@ def test_the_input_pipeline_is_shown_by_step() -> None:
     text = input_section(record)
     assert "| mocobench, batch views | 2.50 | 2.50 | 2.50 | 2.50 | 2.50 | 2.50 | 400 |" in text
     assert "Workers' share: 2.50 ms. With no GPU, 4.00 times the official pipeline's speed per core." in text
+
+
+def test_classification_is_shown_beside_its_bounds() -> None:
+    strengths = [{"l2": 1e-3, "objective": 3.0, "peer_objective": 3.0000015, "peer_tolerance": 1e-5}]
+    record = {
+        "rounds": 5,
+        "features": {
+            "seconds": {"official": 6.0, "fp32": 4.0, "auto": 2.0},
+            "num_images": 64,
+            "auto": "bf16",
+            "difference": 4e-7,
+        },
+        "sweep": {
+            "seconds": {"network": 9.5, "one head": 0.5, "all heads": 1.5},
+            "num_images": 64,
+            "num_heads": 32,
+        },
+        "knn": {"seconds": {"products": 10.0, "search": 12.0}, "bank_bytes": 2**29, "peak_bytes": 2**30},
+        "lbfgs": {"seconds": {"axes": 1.0, "ours 0.001": 4.0, "peer 0.001": 20.0}, "strengths": strengths},
+    }
+    text = classification_section(record)
+    assert "- **3.00x** the official loop's speed in auto (bound 2.5x)" in text
+    assert "- **1.50x** in fp32 (bound 1.4x), features apart by a relative 4e-07 (bound 1e-04)" in text
+    assert (
+        "- 32 heads cost **1.100x** a single one (bound 1.15x), reading images not counted; the heads alone 3.0x"
+        in text
+    )
+    assert "- **1.20x** the products (bound 1.3x)" in text
+    assert "- memory: the bank and **0.50 GiB**, the queries included (bound 1 GiB)" in text
+    assert "| 0.001 | 4.00 | 20.00 | 1e-05 | 3.000000 | +5e-07 |" in text
+    assert "- **4.00x** scikit-learn's speed over all strengths, the axes counted (bound 2.0x)" in text
 
 
 def test_the_page_has_the_sections_that_were_measured() -> None:

@@ -1,12 +1,13 @@
 """`make perf`: what this project is timed on, beside its peers where they are installed.
 
-    python -m tests.perf [--out docs/performance] [--sections pretraining,input,detection,reports,transfer]
-                         [--device cpu]
+    python -m tests.perf [--out docs/performance] [--sections pretraining,input,...] [--device cpu]
 
-Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours. Detection: the
-embedded engine beside Detectron2. What is compared runs in processes of its own that take turns; a peer that is not
-installed is left out, and no ratio is printed. `--out` writes the measurements (`.json`) and the page made from them
-(`.md`), in which sections that were not measured are missing.
+Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours.
+Classification: features beside the official loop, many heads beside one, neighbours beside bare matrix products,
+logistic regression beside scikit-learn's. Detection: the embedded engine beside Detectron2. What is compared takes
+turns, most of it in processes of its own; a peer that is not installed is left out, and no ratio is printed. `--out`
+writes the measurements (`.json`) and the page made from them (`.md`), in which sections that were not measured are
+missing.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import torch
 from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.environment import code_version, environment_stamp
 from mocobench.runtime.files import write_text
+from tests.perf.classification import measure_classification
 from tests.perf.detection import measure_engines
 from tests.perf.input_pipeline import measure_input
 from tests.perf.page import page
@@ -27,7 +29,7 @@ from tests.perf.reports import measure_report
 from tests.perf.transfer import measure_transfer
 from tests.perf.voc_evaluation import time_voc_evaluation
 
-SECTIONS = ("pretraining", "input", "detection", "reports", "transfer")
+SECTIONS = ("pretraining", "input", "classification", "detection", "reports", "transfer")
 
 
 def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dict[str, Any]:
@@ -37,6 +39,8 @@ def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dic
         record["pretraining"] = measure_steps(rounds=5, steps=2, device=device)
     if "input" in sections:
         record["input"] = measure_input(64)
+    if "classification" in sections:
+        record["classification"] = measure_classification(rounds=5, device=device)
     if "detection" in sections:
         why_not = why_no_detectron2()
         if why_not:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.perf.classification import classification_section
 from tests.perf.detection import detection_section
 from tests.perf.input_section import input_section
 from tests.perf.pretraining import pretraining_section
@@ -24,6 +25,8 @@ def page(record: dict[str, Any]) -> str:
         parts.append(pretraining_section(record["pretraining"]))
     if "input" in record:
         parts.append(input_section(record["input"]))
+    if "classification" in record:
+        parts.append(classification_section(record["classification"]))
     if "detection" in record:
         parts.append(detection_section(record))
     if "reports" in record:
