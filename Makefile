@@ -1,7 +1,8 @@
 # Two commands for a fresh machine with Python 3.10+ and make:
 #   make demo    the whole chain on a small generated data set
 #   make test    the tests
-#   make perf    speed and memory, beside Detectron2 and Lightly where PERF_PYTHON has them
+#   make perf    speed and memory, beside Detectron2 and Lightly where PERF_PYTHON has them;
+#                PERF_SECTIONS=input,reports for some of it
 # Each sets up .venv first when it is not there.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 perf: .venv/ready
-	$(PERF_PYTHON) -m tests.perf --out docs/performance
+	$(PERF_PYTHON) -m tests.perf --out docs/performance $(if $(PERF_SECTIONS),--sections $(PERF_SECTIONS))
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

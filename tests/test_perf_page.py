@@ -90,11 +90,16 @@ def test_classification_is_shown_beside_its_bounds() -> None:
     assert "- **4.00x** scikit-learn's speed over all strengths, the axes counted (bound 2.0x)" in text
 
 
-def test_the_page_has_the_sections_that_were_measured() -> None:
+def test_the_page_has_the_sections_that_were_measured_and_says_on_what() -> None:
     packages = {"torch": "2.6", "torchvision": "0.21"}
     environment = {"device": "a processor", "threads": 2, "python": "3.11", "packages": packages}
-    text = page({"environment": environment, "pretraining": PRETRAINING})
-    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Performance", "## Pretraining step"]
+    measured = {"environment": environment, "code": {"version": "0.1", "commit": "abc"}, "figures": PRETRAINING}
+    lines = page({"pretraining": measured}).splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["# Performance", "## Pretraining step"]
+    assert lines[-2:] == [
+        "*On a processor, 2 threads, Python 3.11, torch 2.6, torchvision 0.21;",
+        "code 0.1 abc.*",
+    ]
 
 
 def test_processes_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, t
 Classification: features beside the official loop, many heads beside one, neighbours beside bare matrix products,
 logistic regression beside scikit-learn's. Detection: the embedded engine beside Detectron2. What is compared takes
 turns, most of it in processes of its own; a peer that is not installed is left out, and no ratio is printed. `--out`
-writes the measurements (`.json`) and the page made from them (`.md`), in which sections that were not measured are
-missing.
+writes the measurements (`.json`) and the page made from them (`.md`), in which other sections stay as they were.
 """
 
 import argparse
@@ -23,37 +22,36 @@ from mocobench.runtime.files import write_text
 from tests.perf.classification import measure_classification
 from tests.perf.detection import measure_engines
 from tests.perf.input_pipeline import measure_input
-from tests.perf.page import page
+from tests.perf.page import SECTIONS, page
 from tests.perf.pretraining import measure_steps
 from tests.perf.reports import measure_report
 from tests.perf.transfer import measure_transfer
 from tests.perf.voc_evaluation import time_voc_evaluation
 
-SECTIONS = ("pretraining", "input", "classification", "detection", "reports", "transfer")
+
+def measure(section: str, *, device: str, rounds: int, steps: int) -> dict[str, Any]:
+    """The figures of a section; `rounds` and `steps` are those of the detection engines."""
+    if section == "pretraining":
+        return measure_steps(rounds=5, steps=2, device=device)
+    if section == "input":
+        return measure_input(64)
+    if section == "classification":
+        return measure_classification(rounds=5, device=device)
+    if section == "detection":
+        return _measure_detection(device=device, rounds=rounds, steps=steps)
+    if section == "reports":
+        return measure_report()
+    assert section == "transfer", section
+    return measure_transfer()
 
 
-def measure(sections: list[str], *, device: str, rounds: int, steps: int) -> dict[str, Any]:
-    """The measurements of the sections; `rounds` and `steps` are those of the detection engines."""
-    record: dict[str, Any] = {"environment": environment_stamp(torch.device(device)), "code": code_version()}
-    if "pretraining" in sections:
-        record["pretraining"] = measure_steps(rounds=5, steps=2, device=device)
-    if "input" in sections:
-        record["input"] = measure_input(64)
-    if "classification" in sections:
-        record["classification"] = measure_classification(rounds=5, device=device)
-    if "detection" in sections:
-        why_not = why_no_detectron2()
-        if why_not:
-            print(f"Detectron2 is not timed: {why_not}; see {INSTALLATION}")
-        record |= {"rounds": rounds, "steps": steps}
-        record["detection"] = measure_engines(with_detectron2=not why_not, rounds=rounds, steps=steps, device=device)
-        if not why_not:
-            record["voc_evaluation"] = time_voc_evaluation(5000, 100)
-    if "reports" in sections:
-        record["reports"] = measure_report()
-    if "transfer" in sections:
-        record["transfer"] = measure_transfer()
-    return record
+def _measure_detection(*, device: str, rounds: int, steps: int) -> dict[str, Any]:
+    why_not = why_no_detectron2()
+    if why_not:
+        print(f"Detectron2 is not timed: {why_not}; see {INSTALLATION}")
+    engines = measure_engines(with_detectron2=not why_not, rounds=rounds, steps=steps, device=device)
+    figures = {"rounds": rounds, "steps": steps, "engines": engines}
+    return figures if why_not else figures | {"voc_evaluation": time_voc_evaluation(5000, 100)}
 
 
 def main() -> None:
@@ -67,11 +65,17 @@ def main() -> None:
     sections = args.sections.split(",")
     if unknown := set(sections) - set(SECTIONS):
         parser.error(f"--sections: expected some of {', '.join(SECTIONS)}, found {', '.join(sorted(unknown))}")
-    record = measure(sections, device=args.device, rounds=args.rounds, steps=args.steps)
-    print(page(record))
-    if args.out is not None:
-        write_text(args.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-        write_text(args.out.with_suffix(".md"), page(record))
+    stamp = {"environment": environment_stamp(torch.device(args.device)), "code": code_version()}
+    record: dict[str, Any] = {}
+    if args.out is not None and args.out.with_suffix(".json").exists():
+        record = json.loads(args.out.with_suffix(".json").read_text(encoding="utf-8"))
+    for section in sections:
+        figures = measure(section, device=args.device, rounds=args.rounds, steps=args.steps)
+        record[section] = {**stamp, "figures": figures}
+        if args.out is not None:
+            write_text(args.out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+            write_text(args.out.with_suffix(".md"), page(record))
+    print(page({section: record[section] for section in sections}))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def detection_section(record: dict[str, Any]) -> str:
 def _table(record: dict[str, Any]) -> str:
     """A row for every model, step and engine; the ratio is to Detectron2's time in the same run."""
     lines = ["| model | step | engine | seconds | of Detectron2's | peak memory, GiB |", "|---|---|---|---|---|---|"]
-    for row in record["detection"]:
+    for row in record["engines"]:
         base = row["engines"].get(BASE)
         for engine, measured in row["engines"].items():
             ratio = f"{measured['seconds'] / base['seconds']:.2f}x" if base and engine != BASE else ""
