@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from benchmarks.classification.features import FrozenBackbone, freeze
 from benchmarks.classification.heads import LinearHeads, Solver, make_classifier
-from benchmarks.classification.linear import grid
 from benchmarks.classification.logistic import LogisticFit, fit_logistic, objective, principal_axes
+from benchmarks.classification.probe import grid
 from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol, LogisticProtocol
 from mocobench.runtime.device import choose_precision
 from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
