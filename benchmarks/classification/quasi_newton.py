@@ -30,6 +30,15 @@ class Minimum:
     num_evaluations: int
 
 
+@dataclass(frozen=True)
+class Move:
+    """A step, the change of the gradient along it, and their product."""
+
+    step: torch.Tensor
+    change: torch.Tensor
+    curvature: float
+
+
 def minimise(
     evaluate: Callable[[torch.Tensor], Point], start: torch.Tensor, *, tolerance: float, max_steps: int
 ) -> Minimum | None:
@@ -38,11 +47,11 @@ def minimise(
     None where that takes more than `max_steps` steps or where rounding hides the way down.
     """
     variables, point = start, evaluate(start)
-    history: list[tuple[torch.Tensor, torch.Tensor]] = []  # steps and changes of the gradient, the oldest first
+    history: list[Move] = []  # the oldest first
     num_evaluations = 1
     for _ in range(max_steps):
         direction = -_inverse_curvature(point, history)
-        slope = float((point.gradient * direction).sum())
+        slope = _dot(point.gradient, direction)
         if -slope / 2 <= tolerance * abs(point.value):
             return Minimum(variables, point.value, max(-slope / 2, 0.0), num_evaluations)
         length = 1.0
@@ -52,7 +61,7 @@ def minimise(
             if tried.value <= point.value + SUFFICIENT_DECREASE * length * slope:
                 break
             # Where rounding hides the decrease, the slope still tells it (Hager and Zhang's approximate condition).
-            new_slope = float((tried.gradient * direction).sum())
+            new_slope = _dot(tried.gradient, direction)
             is_level = tried.value <= point.value + ROUNDING * abs(point.value)
             if is_level and new_slope <= (2 * SUFFICIENT_DECREASE - 1) * slope:
                 break
@@ -60,23 +69,26 @@ def minimise(
         else:
             return None
         step, change = length * direction, tried.gradient - point.gradient
-        if (step * change).sum() > 0:
-            history = [*history, (step, change)][-MEMORY:]
+        curvature = _dot(step, change)
+        if curvature > 0:
+            history = [*history, Move(step, change, curvature)][-MEMORY:]
         variables, point = variables + step, tried
     return None
 
 
-def _inverse_curvature(point: Point, history: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+def _inverse_curvature(point: Point, history: list[Move]) -> torch.Tensor:
     """The gradient divided by the curvature: L-BFGS's two loops around the model's division."""
-    found, shares = point.gradient, []
-    for step, change in reversed(history):
-        share = (step * found).sum() / (step * change).sum()
-        shares.append(share)
-        found = found - share * change
+    found, shares = point.gradient.clone(), []
+    for move in reversed(history):
+        shares.append(_dot(move.step, found) / move.curvature)
+        found.sub_(move.change, alpha=shares[-1])
     found = point.divide(found)
     if history:
-        step, change = history[-1]
-        found = found * ((step * change).sum() / (change * point.divide(change)).sum())
-    for (step, change), share in zip(history, reversed(shares), strict=True):
-        found = found + step * (share - (change * found).sum() / (step * change).sum())
+        found *= history[-1].curvature / _dot(history[-1].change, point.divide(history[-1].change))
+    for move, share in zip(history, reversed(shares), strict=True):
+        found.add_(move.step, alpha=share - _dot(move.change, found) / move.curvature)
     return found
+
+
+def _dot(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(torch.dot(one.flatten(), other.flatten()))
