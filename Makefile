@@ -1,6 +1,7 @@
 # Two commands for a fresh machine with Python 3.10+ and make:
 #   make demo    the whole chain on a small generated data set
 #   make test    the tests
+#   make fuzz    ten thousand damaged checkpoints of every container
 #   make perf    speed and memory, beside Detectron2 and Lightly where PERF_PYTHON has them;
 #                PERF_SECTIONS=input,reports for some of it
 # Each sets up .venv first when it is not there.
@@ -9,13 +10,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PERF_PYTHON ?= $(BIN)/python
 
-.PHONY: demo test perf check format clean
+.PHONY: demo test fuzz perf check format clean
 
 demo: .venv/ready
 	$(BIN)/mocobench demo --out demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+fuzz: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m fuzz -s
 
 perf: .venv/ready
 	$(PERF_PYTHON) -m tests.perf --out docs/performance $(if $(PERF_SECTIONS),--sections $(PERF_SECTIONS))

@@ -111,7 +111,7 @@ def _random_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:
             notes.append(Note("Against random", f"{label} does not beat random on {', '.join(losses)}"))
         elif gains:
             above.append(label)
-        elif has_random:
+        elif has_random and not table.first.protocol.is_custom:  # custom rows are compared with nothing
             notes.append(Note("Against random", f"{label} has no random row of the same seeds, engine and precision"))
     if above:
         are = "is" if len(above) == 1 else "are"

@@ -118,6 +118,14 @@ def test_a_single_trial_and_the_difference_to_random(tmp_path: Path, make_result
     assert re.search(r"\| demo +\| +2\.50 \(1\) ★ \| +1 of 1 \|", summary)
 
 
+def test_what_is_said_of_random_in_a_custom_table_and_of_other_seeds(tmp_path: Path, make_result: Any) -> None:
+    custom = {"protocol": "imagenet-linear/custom", "base": "imagenet-linear/moco@1", "differs": ("epochs: 100 -> 3",)}
+    for folder, changes, is_said in (("custom", custom, False), ("seeds", {}, True)):
+        runs = [make_result({"top1": 5.0}, **changes), make_result({"top1": 4.0}, backbone="random", seed=1, **changes)]
+        (tmp_path / folder).mkdir()
+        assert ("Against random" in report_on(tmp_path / folder, *runs)) is is_said
+
+
 def test_settings_data_and_skipped_annotations_stand_under_the_table(tmp_path: Path, make_result: Any) -> None:
     skipped = tuple(f"image {i}: empty box" for i in range(7))
     run = make_result({"top1": 1.0}, settings={"epochs": 3, "decay_epochs": [1, 2]}, skipped=skipped, seed=4)

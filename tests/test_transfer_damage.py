@@ -85,7 +85,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_read(tmp_path: Path, container
     assert peak_bytes() - before < BYTES_ALLOWED
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_ten_thousand_damaged_files(tmp_path: Path, container: str) -> None:
     forget_peak()
