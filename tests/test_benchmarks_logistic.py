@@ -55,6 +55,30 @@ def test_the_optimum_is_scikit_learns(l2: float) -> None:
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("l2", [1e-2, 1e-5])
+def test_the_optimum_is_scikit_learns_with_directions_beside_the_leading_axes(
+    l2: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    monkeypatch.setattr("benchmarks.classification.logistic.NUM_AXES", 4)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 5
+    features = torch.randn(300, 12, generator=generator) * torch.logspace(0, -1, 12) + 0.3
+    features[:, -5:] += 0.2 * torch.eye(5)[labels]
+    axes = principal_axes(features)
+    assert axes.axes.shape == (12, 4)
+    start = fit_logistic(axes, labels, num_classes=5, l2=1e-1, tolerance=1e-9, max_steps=1000)
+    peer = LogisticRegression(C=1 / (300 * l2), tol=1e-10, max_iter=5000)
+    peer.fit(features.double().numpy(), labels.numpy())
+    theirs = LogisticFit(torch.from_numpy(peer.coef_), torch.from_numpy(peer.intercept_), 0.0, 0)
+    expected = objective(theirs, (features, labels), l2=l2)
+    for first in (None, start):
+        ours = fit_logistic(axes, labels, num_classes=5, l2=l2, tolerance=1e-9, max_steps=1000, start=first)
+        assert objective(ours, (features, labels), l2=l2) == pytest.approx(expected, rel=1e-6)
+        assert ours.objective == pytest.approx(expected, rel=1e-6)
+
+
 def test_features_that_do_not_vary_in_some_direction() -> None:
     labels = torch.arange(20) % 2
     features = torch.stack([labels.float(), labels.float(), torch.ones(20)], dim=1)

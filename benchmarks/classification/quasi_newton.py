@@ -1,6 +1,6 @@
 """L-BFGS whose first guess at the curvature is a model of it, renewed at every step (Nocedal and Wright, chapter 7)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +21,6 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Minimum:
-    """The variables, their objective, how far above the optimum it is thought to be, and the evaluations it took."""
-
-    variables: torch.Tensor
-    value: float
-    excess: float
-    num_evaluations: int
-
-
-@dataclass(frozen=True)
 class Move:
     """A step, the change of the gradient along it, and their product."""
 
@@ -39,21 +29,38 @@ class Move:
     curvature: float
 
 
+@dataclass(frozen=True)
+class Minimum:
+    """The variables, their objective, how far above the optimum it may be, the evaluations, the last moves."""
+
+    variables: torch.Tensor
+    value: float
+    excess: float
+    num_evaluations: int
+    history: Sequence[Move]  # the oldest first
+
+
 def minimise(
-    evaluate: Callable[[torch.Tensor], Point], start: torch.Tensor, *, tolerance: float, max_steps: int
+    evaluate: Callable[[torch.Tensor], Point],
+    start: torch.Tensor,
+    *,
+    tolerance: float,
+    max_steps: int,
+    history: Sequence[Move] = (),
 ) -> Minimum | None:
     """Minimise a convex function until the excess, half the decrease that the slope promises, is `tolerance` of it.
+
+    `history` are moves of an earlier search, of nearly the same function, to start from.
 
     None where that takes more than `max_steps` steps or where rounding hides the way down.
     """
     variables, point = start, evaluate(start)
-    history: list[Move] = []  # the oldest first
     num_evaluations = 1
     for _ in range(max_steps):
         direction = -_inverse_curvature(point, history)
         slope = _dot(point.gradient, direction)
         if -slope / 2 <= tolerance * abs(point.value):
-            return Minimum(variables, point.value, max(-slope / 2, 0.0), num_evaluations)
+            return Minimum(variables, point.value, max(-slope / 2, 0.0), num_evaluations, history)
         length = 1.0
         for _ in range(MOST_HALVINGS):
             tried = evaluate(variables + length * direction)
@@ -76,7 +83,7 @@ def minimise(
     return None
 
 
-def _inverse_curvature(point: Point, history: list[Move]) -> torch.Tensor:
+def _inverse_curvature(point: Point, history: Sequence[Move]) -> torch.Tensor:
     """The gradient divided by the curvature: L-BFGS's two loops around the model's division."""
     found, shares = point.gradient.clone(), []
     for move in reversed(history):
