@@ -69,11 +69,11 @@ def test_the_proof_sees_another_input_convention(tmp_path: Path, resnet_state: R
     """The same tensors behind another mean are another function of the picture."""
     torch.save(resnet_state(), tmp_path / "weights.pth")
     source = load(tmp_path / "weights.pth")
-    assert prove(source, source).largest.absolute == 0.0
+    assert prove(source, source, witnesses={}).largest.absolute == 0.0
     other = InputSpec(mean=(0.5, 0.5, 0.5), std=IMAGENET_RGB.std)
     target = replace(source, found=replace(source.found, input=other), backbone=replace(source.backbone, input=other))
     with pytest.raises(UserError, match=r"weights\.pth: expected the same features after conversion to torchvision"):
-        prove(source, target)
+        prove(source, target, witnesses={})
 
 
 def test_a_proof_that_is_not_a_number_fails(
@@ -83,4 +83,4 @@ def test_a_proof_that_is_not_a_number_fails(
     source = load(tmp_path / "weights.pth")
     monkeypatch.setattr(verify, "difference", lambda expected, found: verify.Difference(nan, nan))
     with pytest.raises(UserError, match="found them apart by a relative nan"):
-        prove(source, source)
+        prove(source, source, witnesses={})
