@@ -3,8 +3,8 @@
     python -m tests.perf [--out docs/performance] [--sections pretraining,input,...] [--device cpu]
 
 Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours.
-Classification: features beside the official loop, many heads beside one, neighbours beside bare matrix products,
-logistic regression beside scikit-learn's. Detection: the embedded engine beside Detectron2. What is compared takes
+Features beside the official loop, many heads (sweep) beside one, neighbours (knn) beside bare matrix products, logistic
+regression (lbfgs) beside scikit-learn's. Detection: the embedded engine beside Detectron2. What is compared takes
 turns, most of it in processes of its own; a peer that is not installed is left out, and no ratio is printed. `--out`
 writes the measurements (`.json`) and the page made from them (`.md`), in which other sections stay as they were.
 """
@@ -19,9 +19,10 @@ import torch
 from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.environment import code_version, environment_stamp
 from mocobench.runtime.files import write_text
-from tests.perf.classification import measure_classification
+from tests.perf.classification import measure_part
 from tests.perf.detection import measure_engines
 from tests.perf.input_pipeline import measure_input
+from tests.perf.one_classification import PARTS
 from tests.perf.page import SECTIONS, page
 from tests.perf.pretraining import measure_steps
 from tests.perf.reports import measure_report
@@ -35,8 +36,8 @@ def measure(section: str, *, device: str, rounds: int, steps: int) -> dict[str, 
         return measure_steps(rounds=5, steps=1, device=device)
     if section == "input":
         return measure_input(64)
-    if section == "classification":
-        return measure_classification(rounds=5, device=device)
+    if section in PARTS:
+        return measure_part(section, rounds=5, device=device)
     if section == "detection":
         return _measure_detection(device=device, rounds=rounds, steps=steps)
     if section == "reports":

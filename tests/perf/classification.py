@@ -1,4 +1,4 @@
-"""Classification: features, heads, neighbours and regression, measured, and as a section of docs/performance.md."""
+"""Classification: features, heads, neighbours and regression, measured, and as sections of docs/performance.md."""
 
 from statistics import median
 from typing import Any
@@ -9,7 +9,6 @@ from tests.perf.one_classification import (
     IMAGE_SIZE,
     NUM_NEIGHBORS,
     NUM_QUERIES,
-    PARTS,
     REGRESSION_CLASSES,
     REGRESSION_IMAGES,
     SAME_OBJECTIVE,
@@ -20,70 +19,68 @@ LEAST_AUTO, LEAST_FP32, MOST_DIFFERENCE = 2.5, 1.4, 1e-4
 MOST_SWEEP, MOST_KNN, MOST_KNN_GIB_BEYOND_BANK, LEAST_LBFGS = 1.15, 1.3, 1.0, 2.0
 
 
-def measure_classification(*, rounds: int, device: str) -> dict[str, Any]:
-    """Every part in a process of its own; `seconds` are the medians of the rounds."""
-    options = ("--rounds", str(rounds), "--device", device)
-    commands = {part: ("tests.perf.one_classification", part, *options) for part in PARTS}
-    record: dict[str, Any] = {"rounds": rounds}
-    for part, runs in take_turns(commands, rounds=1).items():
-        (run,) = runs
-        seconds = {name: median(values) for name, values in run["seconds"].items()}
-        record[part] = run | {"seconds": seconds}
-        print(f"{part}: " + ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items()), flush=True)
-    return record
+def measure_part(part: str, *, rounds: int, device: str) -> dict[str, Any]:
+    """In a process of its own; `seconds` are the medians of the rounds."""
+    command = ("tests.perf.one_classification", part, "--rounds", str(rounds), "--device", device)
+    (run,) = take_turns({part: command}, rounds=1)[part]
+    seconds = {name: median(values) for name, values in run["seconds"].items()}
+    print(f"{part}: " + ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items()), flush=True)
+    return run | {"rounds": rounds, "seconds": seconds}
 
 
-def classification_section(record: dict[str, Any]) -> str:
-    """The part of docs/performance.md about classification."""
-    return (
-        "## Classification\n\n"
-        f"Seconds are medians of {record['rounds']} rounds, in each of which what is compared takes turns in one "
-        "process.\n\n"
-        + "\n".join((_features(record["features"]), _sweep(record["sweep"]), _knn(record["knn"])))
-        + "\n"
-        + _lbfgs(record["lbfgs"])
-    )
+def _turns(record: dict[str, Any]) -> str:
+    return f"Medians of {record['rounds']} rounds, in turns in one process."
 
 
-def _features(record: dict[str, Any]) -> str:
+def features_section(record: dict[str, Any]) -> str:
+    """Frozen features, as a part of docs/performance.md."""
     seconds = record["seconds"]
     auto, fp32 = seconds["official"] / seconds["auto"], seconds["official"] / seconds["fp32"]
     return (
-        f"Frozen features, {record['num_images']} images through a ResNet-50 at {IMAGE_SIZE} pixels: the official loop "
+        "## Frozen features\n\n"
+        f"{record['num_images']} images through a ResNet-50 at {IMAGE_SIZE} pixels: the official loop "
         "(eval, no_grad, fp32,\n"
         f"contiguous) {seconds['official']:.2f} s, ours in fp32 {seconds['fp32']:.2f} s, in auto ({record['auto']}) "
-        f"{seconds['auto']:.2f} s.\n\n"
+        f"{seconds['auto']:.2f} s. {_turns(record)}\n\n"
         f"- **{auto:.2f}x** the official loop's speed in auto (bound {LEAST_AUTO}x)\n"
         f"- **{fp32:.2f}x** in fp32 (bound {LEAST_FP32}x), features apart by a relative {record['difference']:.0e} "
         f"(bound {MOST_DIFFERENCE:.0e})\n"
     )
 
 
-def _sweep(record: dict[str, Any]) -> str:
+def sweep_section(record: dict[str, Any]) -> str:
+    """Many heads on one pass, as a part of docs/performance.md."""
     seconds = record["seconds"]
-    one, every = (seconds["network"] + seconds[name] for name in ("one head", "all heads"))
+    network = seconds["network"] * record["batch_size"] / record["num_images"]
+    one, every = (network + seconds[name] for name in ("one head", "all heads"))
     return (
-        f"The linear probe on {record['num_images']} random views, 1000 classes: the network {seconds['network']:.2f} "
-        f"s, then a step of one head\n{seconds['one head']:.3f} s or of {record['num_heads']} heads "
-        f"{seconds['all heads']:.3f} s.\n\n"
+        "## Many heads on one pass\n\n"
+        f"The linear probe on a batch of {record['batch_size']} random views, 1000 classes: "
+        f"the network {network:.2f} s, then a step of one\n"
+        f"head {seconds['one head']:.3f} s or of {record['num_heads']} heads {seconds['all heads']:.3f} s. "
+        f"The network\nis measured on {record['num_images']} of them. {_turns(record)}\n\n"
         f"- {record['num_heads']} heads cost **{every / one:.3f}x** a single one (bound {MOST_SWEEP}x), reading images "
         f"not counted; the heads alone {seconds['all heads'] / seconds['one head']:.1f}x\n"
     )
 
 
-def _knn(record: dict[str, Any]) -> str:
+def knn_section(record: dict[str, Any]) -> str:
+    """Nearest neighbours, as a part of docs/performance.md."""
     seconds = record["seconds"]
     beyond = (record["peak_bytes"] - record["bank_bytes"]) / 2**30
     return (
-        f"kNN, the {NUM_NEIGHBORS} nearest of {BANK_SIZE} x {FEATURE_SIZE} for {NUM_QUERIES} queries: "
-        f"{seconds['search']:.1f} s, the bare matrix products\nof the same blocks {seconds['products']:.1f} s.\n\n"
+        "## Nearest neighbours\n\n"
+        f"The {NUM_NEIGHBORS} nearest of {BANK_SIZE} x {FEATURE_SIZE} for {NUM_QUERIES} queries: "
+        f"{seconds['search']:.1f} s, the bare matrix products\nof the same blocks {seconds['products']:.1f} s. "
+        f"{_turns(record)}\n\n"
         f"- **{seconds['search'] / seconds['products']:.2f}x** the products (bound {MOST_KNN}x)\n"
         f"- memory: the bank and **{beyond:.2f} GiB**, the queries included (bound {MOST_KNN_GIB_BEYOND_BANK:.0f} GiB)"
         "\n"
     )
 
 
-def _lbfgs(record: dict[str, Any]) -> str:
+def lbfgs_section(record: dict[str, Any]) -> str:
+    """Logistic regression, as a part of docs/performance.md."""
     seconds = record["seconds"]
     lines = [
         "| l2 | ours, s | scikit-learn, s | its tol | objective | scikit-learn's, relative |",
@@ -97,9 +94,11 @@ def _lbfgs(record: dict[str, Any]) -> str:
         cells = (f"{found['l2']:g}", f"{ours:.2f}", f"{peer:.2f}", f"{found['peer_tolerance']:g}")
         lines.append("| " + " | ".join((*cells, f"{found['objective']:.6f}", f"{apart:+.0e}")) + " |")
     return (
-        f"Logistic regression, {REGRESSION_IMAGES} x {FEATURE_SIZE}, {REGRESSION_CLASSES} classes, by strength; ours "
+        "## Logistic regression\n\n"
+        f"{REGRESSION_IMAGES} x {FEATURE_SIZE}, {REGRESSION_CLASSES} classes, by strength; ours "
         f"takes the principal axes once, {seconds['axes']:.2f} s.\nscikit-learn's tolerance is the largest power of "
-        f"ten whose objective is above ours by at most a relative {SAME_OBJECTIVE:.0e}.\n\n"
+        f"ten whose objective is above ours by at most a relative {SAME_OBJECTIVE:.0e}.\n"
+        f"{_turns(record)}\n\n"
         + "\n".join(lines)
         + f"\n\n- **{peer_total / ours_total:.2f}x** scikit-learn's speed over all strengths, the axes counted "
         f"(bound {LEAST_LBFGS}x)\n"

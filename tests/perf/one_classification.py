@@ -3,7 +3,7 @@
     python -m tests.perf.one_classification features --rounds 5 --device cpu
 
 features  ResNet-50 at 224 pixels in eval mode: the official loop (fp32, contiguous), ours in fp32 and in `auto`
-sweep     a step of the linear probe on 64 images: the network, one head, and the 32 heads of the protocol `sweep`
+sweep     the linear probe on a batch of the protocol `sweep`: the network on 64 images, one head, and all 32 heads
 knn       200 neighbours of 10,000 queries in a bank of 50,000 x 2048, and the bare matrix products of the same blocks
 lbfgs     logistic regression on 10,000 x 2048 features of 100 classes, ours and scikit-learn's, at three strengths
 """
@@ -75,24 +75,29 @@ def measure_features(*, rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def measure_sweep(*, rounds: int, device: torch.device) -> dict[str, Any]:
-    """The network's pass over random views, and a step of the heads on it, for 1000 classes."""
+    """The network's pass over `num_images` random views, and a step of the heads on a batch of them, for 1000 classes.
+
+    The heads' weights move once a batch, however many images it has, so the batch is the protocol's.
+    """
     protocol = LINEAR_PROTOCOLS["sweep"]
     assert isinstance(protocol, LinearProtocol)
     rates, decays = zip(*grid(protocol), strict=True)
     precision = choose_precision("auto", device)
     frozen: FrozenBackbone = freeze(random_backbone("resnet50", 0), device=device, precision=precision)
     images = torch.randint(0, 256, (NUM_IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8)
-    labels = torch.arange(NUM_IMAGES, device=device)
+    passes = protocol.batch_size // NUM_IMAGES
+    features, labels = frozen.features(images).repeat(passes, 1), torch.arange(protocol.batch_size, device=device)
     classifier = make_classifier(FEATURE_SIZE, 1000, init_std=protocol.init_std, seed=0)
 
     def step_of(num_heads: int) -> Callable[[], object]:
         solver = Solver(rates[:num_heads], decays[:num_heads], protocol.momentum, protocol.optimizer)
-        heads, features = LinearHeads(classifier, solver, device=device), frozen.features(images)
+        heads = LinearHeads(classifier, solver, device=device)
         return lambda: heads.step(features, labels, rate_factor=1.0)
 
     calls = {"network": lambda: frozen.features(images), "one head": step_of(1), "all heads": step_of(len(rates))}
     seconds = seconds_in_turns(calls, rounds=rounds, device=device)
-    return {"seconds": seconds, "num_images": NUM_IMAGES, "num_heads": len(rates), "precision": precision}
+    sizes = {"num_images": NUM_IMAGES, "batch_size": protocol.batch_size, "num_heads": len(rates)}
+    return {"seconds": seconds, **sizes, "precision": precision}
 
 
 def measure_knn(*, rounds: int, device: torch.device) -> dict[str, Any]:

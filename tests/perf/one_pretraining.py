@@ -25,7 +25,7 @@ from pretrain.recipes import RECIPES, customise
 from pretrain.run import Progress, TrainingRun
 from pretrain.step import make_normaliser, train_step
 
-IMPLEMENTATIONS = ("lightly-fp32", "mocobench-fp32", "mocobench-auto", "mocobench-auto-compiled")
+IMPLEMENTATIONS = ("lightly-fp32", "mocobench-fp32", "mocobench-auto")
 BATCH_SIZE = 16
 RECIPE, _ = customise(RECIPES["moco-v2-200ep"], {"batch_size": BATCH_SIZE, "bn_groups": 1})
 VIEWS = (BATCH_SIZE, 2, 3, RECIPE.image_size, RECIPE.image_size)
@@ -61,7 +61,7 @@ def lightly_step(device: torch.device) -> Step:
     return step
 
 
-def our_steps(precision: str, *, is_compiled: bool, device: torch.device) -> dict[str, Step]:
+def our_steps(precision: str, device: torch.device) -> dict[str, Step]:
     """Our step as a run does it, and the bare one: both encoders and the backward of the query's, with SGD."""
     run = TrainingRun(
         recipe=RECIPE,
@@ -72,7 +72,6 @@ def our_steps(precision: str, *, is_compiled: bool, device: torch.device) -> dic
         device=device,
         precision=choose_precision(precision, device),
         num_workers=0,
-        compile=is_compiled,
     )
     model, optimizer = make_model(run)
     encoder_q, encoder_k = model.get_submodule("encoder_q"), model.get_submodule("encoder_k")
@@ -97,11 +96,8 @@ def our_steps(precision: str, *, is_compiled: bool, device: torch.device) -> dic
 
 def measure(implementation: str, *, num_steps: int, device: torch.device) -> dict[str, Any]:
     """Seconds of `num_steps` steps of each kind, in turns, after one that is not counted; peak memory in bytes."""
-    name, precision, *options = implementation.split("-")
-    if name == "lightly":
-        steps = {"seconds": lightly_step(device)}
-    else:
-        steps = our_steps(precision, is_compiled="compiled" in options, device=device)
+    name, precision = implementation.split("-")
+    steps = {"seconds": lightly_step(device)} if name == "lightly" else our_steps(precision, device)
     reset_peak_memory(device)
     seconds: dict[str, list[float]] = {kind: [] for kind in steps}
     for _ in range(1 + num_steps):

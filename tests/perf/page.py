@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.perf.classification import classification_section
+from tests.perf.classification import features_section, knn_section, lbfgs_section, sweep_section
 from tests.perf.detection import detection_section
 from tests.perf.input_section import input_section
 from tests.perf.pretraining import pretraining_section
@@ -13,7 +13,10 @@ from tests.perf.transfer import transfer_section
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "pretraining": pretraining_section,
     "input": input_section,
-    "classification": classification_section,
+    "features": features_section,
+    "sweep": sweep_section,
+    "knn": knn_section,
+    "lbfgs": lbfgs_section,
     "detection": detection_section,
     "reports": reports_section,
     "transfer": transfer_section,

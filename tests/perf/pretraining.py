@@ -48,7 +48,6 @@ def pretraining_section(record: dict[str, Any]) -> str:
         BASE: f"Lightly {record['lightly']}, fp32",
         "mocobench-fp32": "mocobench, fp32",
         "mocobench-auto": f"mocobench, auto ({record['auto']})",
-        "mocobench-auto-compiled": f"mocobench, auto ({record['auto']}), `--compile`",
     }
     implementations = record["implementations"]
     base = implementations.get(BASE)
