@@ -13,11 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 import mocobench
 from benchmarks import tasks
 from benchmarks.context import RunContext
 from benchmarks.protocol import choose_protocol, data_differences, override, protocol_record, settings_of
-from benchmarks.result import BackboneRecord, Result, read_result
+from benchmarks.result import BackboneRecord, InputRecord, Result, read_result
 from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import write_text
@@ -184,11 +186,12 @@ def _log_metrics(plan: Plan, metrics: dict[str, float]) -> None:
 
 def backbone_record(backbone: "Backbone", name: str) -> BackboneRecord:
     """A backbone as a record keeps it."""
+    stride = {"stride_in_1x1": True} if backbone.stride_in_1x1 else {}
     return BackboneRecord(
         name=name,
         arch=backbone.arch,
         digest=backbone.digest,
-        input=backbone.input.to_dict() | ({"stride_in_1x1": True} if backbone.stride_in_1x1 else {}),
+        input=msgspec.convert(backbone.input.to_dict() | stride, InputRecord),
         provenance=backbone.provenance.to_dict(),
     )
 

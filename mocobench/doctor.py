@@ -19,12 +19,17 @@ PACKAGES = (
     "torchvision",
     "numpy",
     "pillow",
+    "matplotlib",
+    "msgspec",
     "pandas",
     "tabulate",
     "pycocotools",
     "safetensors",
+    "scikit-learn",
     "scipy",
     "tensorboard",
+    "tqdm",
+    "webdataset",
 )
 # A MoCo v2 ResNet-50 checkpoint holds two encoders, the queue and SGD's momentum: about 0.4 GB, two at a time.
 CHECKPOINTS_BYTES = 1 << 30

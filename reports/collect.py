@@ -6,14 +6,15 @@ What cannot be read is not lost: it is listed with its reason.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from benchmarks.result import RecordError, Result, build_result
+import msgspec
+
+from benchmarks.result import RecordError, Result, parse_result
+from reports.cost_table import check_costs
 from reports.cycle_search import paused_cycle_search
 from reports.formats.blocks import one_line
 from reports.pretraining_logs import PretrainingLog, read_log
@@ -21,36 +22,22 @@ from reports.pretraining_logs import PretrainingLog, read_log
 # What makes a JSON file a result record; conversions, pretraining runs and data sets keep other JSON beside them.
 MARKS = {"task", "schema"}
 LOG = "metrics.jsonl"
-# Of a record's details, those that a report reads. The others are its bulk, and thousands of records are in memory.
-KEPT_DETAILS = ("loss_curve", "curve", "best_epoch", "plan", "batch_norm")
 
-Kind = type | tuple[type, ...]
-NUMBER = (int, float)
-KINDS: dict[str, Kind] = {
-    "task": str,
-    "protocol.id": str,
-    "protocol.base": str,
-    "protocol.settings": dict,
-    "backbone.name": str,
-    "backbone.arch": str,
-    "backbone.digest": str,
-    "backbone.input": dict,
-    "backbone.provenance": dict,
-    "seed": int,
-    "engine": dict,
-    "precision": str,
-    "data.name": str,
-    "data.classes": int,
-    "code": dict,
-    "environment": dict,
-    "wall_seconds": NUMBER,
-    "peak_memory_bytes": dict,
-    "created": str,
-    "details": dict,
-}
-FIELDS = [(field, attrgetter(field), kind) for field, kind in KINDS.items()]
-COST_SETTINGS: dict[str, Kind] = {"method": str, "batch_size": int, "arch": str, "image_size": int}
-COST_METRICS: dict[str, Kind] = dict.fromkeys(("memory_gib", "images_per_second", "hours_200_epochs"), NUMBER)
+
+class ReportedDetails(TypedDict, total=False):
+    """Of a record's details, those that reports read. The others are its bulk, and thousands are in memory."""
+
+    loss_curve: list[dict[str, float]]
+    curve: list[dict[str, float]]
+    best_epoch: dict[str, float | str]
+    plan: str
+    batch_norm: str
+
+
+class ReportedResult(Result, frozen=True, kw_only=True):
+    """A record as reports keep it."""
+
+    details: ReportedDetails = msgspec.field(default_factory=ReportedDetails)
 
 
 @dataclass(frozen=True)
@@ -89,12 +76,11 @@ def collect_results(folders: Sequence[Path]) -> Collection:
                     logs.setdefault(Path(path).resolve(), read_log(Path(path)))
                     continue
                 text = _read(path)
-                content = _parse(text, path)
-                if not _is_record(content):
-                    continue
-                result = _to_result(content, path)
+                result = _parse(text)
             except RecordError as error:
-                left_out.append(LeftOut(name, str(error).removeprefix(f"{path}: ")))
+                left_out.append(LeftOut(name, one_line(str(error).removeprefix(f"{path}: "))))
+                continue
+            if result is None:
                 continue
             _, first = found.setdefault(hashlib.sha256(text).hexdigest(), (result, name))
             if first != name:
@@ -127,27 +113,27 @@ def _read(path: str) -> bytes:
         with open(path, "rb", buffering=0) as file:  # a buffer would be filled once, and cost a third of the time
             return file.readall()
     except OSError as error:
-        raise RecordError(f"{path}: expected a file that can be read, found {error.strerror}") from error
+        raise RecordError(f"expected a file that can be read, found {error.strerror}") from error
 
 
-def _parse(text: bytes, path: str) -> Any:
+def _parse(text: bytes) -> ReportedResult | None:
+    """The record, or None for whole JSON that does not say that it is one."""
     try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: expected JSON, found {one_line(str(error))}; remove or rerun it") from error
-
-
-def _is_record(content: Any) -> bool:
-    return isinstance(content, dict) and content.keys() >= MARKS
-
-
-def _to_result(content: dict[str, Any], path: str) -> Result:
-    details = content.get("details")
-    if isinstance(details, dict):
-        content = {**content, "details": {name: details[name] for name in KEPT_DETAILS if name in details}}
-    result = build_result(content, path)
-    _check_types(result, path)
+        result = parse_result(text, ReportedResult)
+        check_costs(result)
+    except RecordError:
+        if _is_other_json(text):
+            return None
+        raise
     return result
+
+
+def _is_other_json(text: bytes) -> bool:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return not (isinstance(content, dict) and content.keys() >= MARKS)
 
 
 def _nothing_found(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
@@ -157,36 +143,6 @@ def _nothing_found(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
     first, more = left_out[0], len(left_out) - 1
     others = f" (and {more} more files)" if more else ""
     return f"{places}: expected a whole result record, found none; {first.file}: {first.reason}{others}"
-
-
-def _check_types(result: Result, path: str) -> None:
-    """The record's fields are there (build_result saw to it); a table also relies on what they hold."""
-    fixed = ((field, value_of(result), kind) for field, value_of, kind in FIELDS)
-    for field, value, kind in chain(fixed, _further_values(result)):
-        if not isinstance(value, kind):
-            wanted = kind.__name__ if isinstance(kind, type) else "number"
-            raise RecordError(f"{path}: {field}: expected {wanted}, found {value!r}; remove or rerun it")
-
-
-def _further_values(result: Result) -> Iterator[tuple[str, Any, Kind]]:
-    """Of what tables read, each value that some records have, and what it must be."""
-    if result.task == "pretrain-cost":
-        for group, values, kinds in (
-            ("protocol.settings", result.protocol.settings, COST_SETTINGS),
-            ("metrics", result.metrics, COST_METRICS),
-        ):
-            yield from ((f"{group}.{name}", values.get(name), kind) for name, kind in kinds.items())
-    given = result.backbone.input
-    yield "backbone.input.max_value", given.get("max_value", 1.0), NUMBER
-    for name in ("mean", "std"):
-        yield f"backbone.input.{name}", given.get(name, []), list
-        yield from ((f"backbone.input.{name}[{i}]", value, NUMBER) for i, value in enumerate(given.get(name, [])))
-    yield from ((f"protocol.differs[{i}]", item, str) for i, item in enumerate(result.protocol.differs))
-    yield from ((f"data.skipped[{i}]", item, str) for i, item in enumerate(result.data.skipped))
-    yield from ((f"peak_memory_bytes.{name}", size, int) for name, size in result.peak_memory_bytes.items())
-    for name, split in result.data.splits.items():
-        yield f"data.splits.{name}.images", split.images, int
-        yield f"data.splits.{name}.list_sha256", split.list_sha256, str
 
 
 def _order(item: tuple[str, tuple[Result, str]]) -> tuple[str, ...]:

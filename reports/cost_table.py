@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from benchmarks.result import Result
+import msgspec
+
+from benchmarks.result import Count, RecordError, Result, in_words
 from reports.cells import NOTHING, marks_of, published_value, source_of
 from reports.formats.blocks import MEASURED, PUBLISHED, Block, Heading, Note, Notes, Row, Table
 from reports.notes import published_notes
@@ -54,19 +56,40 @@ def cost_table(results: Sequence[Result], published: Sequence[Published]) -> Tab
         tail = (source_of(row), marks_of(row, tuple(row.metrics)))
         sizes = (str(images), str(images // PAPER_DEVICES))
         rows.append(Row(PUBLISHED, (row.method, PAPER_GPU, *sizes, *values, *tail)))
-    for result in sorted(_newest(results), key=_order):
-        settings, metrics = result.protocol.settings, result.metrics
-        where = f"{result.environment['device']}, {result.precision}"
+    measured = [(result, _cost_of(result)) for result in _newest(results)]
+    for result, cost in sorted(measured, key=_order):
+        where = f"{cost.device}, {result.precision}"
         if result.protocol.differs:
-            where += f", {settings['arch']} at {settings['image_size']} pixels"
-        values = (
-            f"{metrics['memory_gib']:.2f}",
-            f"{metrics['images_per_second']:.1f}",
-            f"{metrics['hours_200_epochs']:.0f}",
-        )
-        batch = str(settings["batch_size"])
-        rows.append(Row(MEASURED, (str(settings["method"]), where, batch, batch, *values, "", "")))
+            where += f", {cost.arch} at {cost.image_size} pixels"
+        values = (f"{cost.memory_gib:.2f}", f"{cost.images_per_second:.1f}", f"{cost.hours_200_epochs:.0f}")
+        batch = str(cost.batch_size)
+        rows.append(Row(MEASURED, (cost.method, where, batch, batch, *values, "", "")))
     return Table(columns=COLUMNS, rows=tuple(rows))
+
+
+def check_costs(result: Result) -> None:
+    """Raises RecordError for a record of this task that lacks what the table shows."""
+    if result.task != TASK:
+        return
+    try:
+        _cost_of(result)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"expected a whole record of {TASK}, but {in_words(error)}; remove or rerun it") from error
+
+
+class _Cost(msgspec.Struct):
+    method: str
+    batch_size: Count
+    arch: str
+    image_size: Count
+    device: str
+    memory_gib: float
+    images_per_second: float
+    hours_200_epochs: float
+
+
+def _cost_of(result: Result) -> _Cost:
+    return msgspec.convert({**result.protocol.settings, **result.environment, **result.metrics}, _Cost)
 
 
 def _newest(results: Sequence[Result]) -> list[Result]:
@@ -75,11 +98,6 @@ def _newest(results: Sequence[Result]) -> list[Result]:
     return list(newest.values())
 
 
-def _order(result: Result) -> tuple[bool, str, int, str]:
-    settings = result.protocol.settings
-    return (
-        settings["method"].lower() != "moco",
-        str(result.environment["device"]),
-        settings["batch_size"],
-        result.precision,
-    )
+def _order(measured: tuple[Result, _Cost]) -> tuple[bool, str, int, str]:
+    result, cost = measured
+    return (cost.method.lower() != "moco", cost.device, cost.batch_size, result.precision)

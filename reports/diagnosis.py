@@ -20,7 +20,7 @@ BAND_SPREADS = 3.0
 DEFAULT_BAND = 0.5
 
 # For values from 0 to 1.
-IMAGENET_INPUT = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCHEDULE = re.compile(r"^(epochs|iterations|decay_\w+|warmup_\w+|batch_size|learning_rate)\b")
 NORMALISATION = re.compile(r"^(norm|extra_norm|norm_in_heads|precise_bn_\w+)\b")
 DATA = re.compile(r"^(\w+ images|\w+_splits|classes)\b")
@@ -70,10 +70,11 @@ def other_input(row: Measured, twin: Published, metric: str) -> str:
     """A channel order, mean or std that MoCo's weights were not trained with, whatever the range of values."""
     given = row.first.backbone.input
     scale = given.get("max_value") or 1.0
+    kinds = (("mean", given.get("mean"), IMAGENET_MEAN), ("std", given.get("std"), IMAGENET_STD))
     wrong = [
-        f"{name} {given[name]}{'' if scale == 1.0 else f' of {scale}'}"
-        for name, expected in IMAGENET_INPUT.items()
-        if name in given and any(abs(a / scale - b) > 1e-4 for a, b in zip(given[name], expected, strict=False))
+        f"{name} {found}{'' if scale == 1.0 else f' of {scale}'}"
+        for name, found, expected in kinds
+        if found is not None and any(abs(a / scale - b) > 1e-4 for a, b in zip(found, expected, strict=False))
     ]
     if given.get("channel_order", "RGB") != "RGB":
         wrong.insert(0, f"channel order {given['channel_order']}")

@@ -1,17 +1,18 @@
 """Measured rows: records that differ in nothing but their trial become one row with mean and spread."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from typing import Any
+
+import msgspec
 
 from benchmarks.result import Metric, Result
 from reports.significance import half_width, of_values, standard_deviation
 
-# One for all keys: `json.dumps` with any argument makes an encoder anew for each of thousands of records.
-_as_key = json.JSONEncoder(sort_keys=True).encode
+_encoder = msgspec.json.Encoder(order="sorted")
 
 # In the order in which a report shows them.
 KINDS = ("", "smoke", "custom")
@@ -165,6 +166,10 @@ def _one_per_seed(results: Sequence[Result]) -> Measured:
     counts = Counter(result.seed for result in results)
     rerun = tuple(sorted(seed for seed, count in counts.items() if count > 1))
     return Measured(trials=tuple(newest[seed] for seed in sorted(newest)), rerun_seeds=rerun)
+
+
+def _as_key(values: list[Any]) -> str:
+    return _encoder.encode(values).decode()
 
 
 def table_key(result: Result) -> str:

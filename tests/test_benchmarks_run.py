@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 import benchmarks.tasks
 from benchmarks.context import RunContext
@@ -164,21 +165,21 @@ def test_a_record_survives_the_file(bright_and_dark: Path, tmp_path: Path) -> No
 def test_the_file_is_named_by_what_tells_runs_apart(bright_and_dark: Path) -> None:
     result = run_knn(bright_and_dark)
     digest = result.backbone.digest[:8]
-    named = dataclasses.replace(result.protocol, id="imagenet-knn/smoke@1", differs=())
-    plain = dataclasses.replace(result, protocol=named)
+    named = replace(result.protocol, id="imagenet-knn/smoke@1", differs=())
+    plain = replace(result, protocol=named)
     assert result_path(Path("r"), plain) == Path(f"r/imagenet-knn_smoke_random-{digest}_world_seed3.json")
-    spoken = dataclasses.replace(plain.backbone, name="My MoCo_v2 (200 ep)")
-    name = result_path(Path("r"), dataclasses.replace(plain, backbone=spoken)).name
+    spoken = replace(plain.backbone, name="My MoCo_v2 (200 ep)")
+    name = result_path(Path("r"), replace(plain, backbone=spoken)).name
     assert name == f"imagenet-knn_smoke_my-moco-v2-200-ep-{digest}_world_seed3.json"
     custom = result_path(Path("r"), result).name
     assert custom.startswith("imagenet-knn_smoke-custom-")
-    other = dataclasses.replace(result.protocol, differs=("image_size: 112 -> 64",))
-    assert result_path(Path("r"), dataclasses.replace(result, protocol=other)).name != custom
+    other = replace(result.protocol, differs=("image_size: 112 -> 64",))
+    assert result_path(Path("r"), replace(result, protocol=other)).name != custom
 
 
 def test_another_engine_is_another_file(bright_and_dark: Path) -> None:
     result = run_knn(bright_and_dark)
-    other = dataclasses.replace(result, engine={"name": "detectron2", "version": "0.6"})
+    other = replace(result, engine={"name": "detectron2", "version": "0.6"})
     assert "-detectron2_" in result_path(Path("r"), other).name
     assert result_path(Path("r"), result) != result_path(Path("r"), other)
 

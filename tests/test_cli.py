@@ -1,9 +1,11 @@
 """The command line's contract: help is instant, errors are one line with status 2, nothing is half-written."""
 
 import json
+import re
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from benchmarks.protocol import settings_of
 from benchmarks.run import load_task
 from mocobench.cli import build_parser, main
+from mocobench.doctor import PACKAGES
 
 VOC = ["bench", "voc-detection", "--backbone", "random", "--data", "none", "--engine", "embedded"]
 COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report", "published")
@@ -124,3 +127,8 @@ def test_doctor_speaks_json(capsys) -> None:
     topics = {finding["topic"] for finding in findings}
     assert {"torch", "cuda", "engine embedded", "engine detectron2", "disk", "bf16 on cpu"} <= topics
     assert all(finding["is_fine"] or finding["cost"] for finding in findings)
+
+
+def test_doctor_looks_for_every_dependency() -> None:
+    wanted = [one for one in metadata.requires("mocobench") or () if ";" not in one]  # no extras, no older Pythons
+    assert set(PACKAGES) == {re.split("[><=]", one)[0] for one in wanted}

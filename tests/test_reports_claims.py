@@ -1,10 +1,10 @@
 """Claims: their schema, and each answer from records that give it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.result import Result
 from reports.claims import load_claims, published_side, read_claims

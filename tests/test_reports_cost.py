@@ -73,5 +73,5 @@ def test_costs_alone_are_a_report() -> None:
 def test_a_record_without_its_batch_is_named(tmp_path: Any) -> None:
     record = cost().to_json().replace('"batch_size": 32', '"batch_size": "many"')
     (tmp_path / "one.json").write_text(record)
-    with pytest.raises(RecordError, match=r"batch_size: expected int, found 'many'"):
+    with pytest.raises(RecordError, match="batch_size: expected `int`, got `str`"):
         build_report([tmp_path])

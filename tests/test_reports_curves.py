@@ -1,10 +1,10 @@
 """The figure of training curves."""
 
 import io
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from benchmarks.result import RecordError

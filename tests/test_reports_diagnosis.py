@@ -1,10 +1,10 @@
 """Diagnosis: for each rule a record that triggers it, and rows that need none."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.result import Result
 from reports.diagnosis import diagnose, what_is_skipped

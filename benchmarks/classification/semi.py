@@ -1,10 +1,10 @@
 """Fine-tuning on few labels: all layers learn, on a class-balanced part of the training images or a list of them."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 
 from benchmarks.classification.checkpoint import checkpoints_of
 from benchmarks.classification.confusion import class_details

@@ -26,8 +26,8 @@ def cost_against_accuracy(material: Material) -> Drawn | None:
             axis.plot(time / seconds, fmean(row.values(metric)), **material.look(row))
         info = table.first.metric_info.get(metric, Metric(title_of(metric)))
         axis.set_xlabel(f"wall {unit} of a run")
-        axis.set_ylabel(f"{title_of(metric)}, {info.unit}")
-        axis.set_title(f"{table.first.protocol.id}, {clean(table.first.data.name)}", fontsize=8)
+        axis.set_ylabel(f"{title_of(metric)}, {clean(info.unit)}")
+        axis.set_title(f"{clean(table.first.protocol.id)}, {clean(table.first.data.name)}", fontsize=8)
         axis.margins(0.15)
     legend_below(figure, axes)
     limits = f"; {WITHOUT_RANDOM}{not_shown(len(panels), max(len(rows) for _, rows in panels))}"

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 from benchmarks.result import RecordError, Result
+from reports.pictures.figures import clean
 
 PANEL_INCHES = (3.4, 2.6)
 
@@ -27,7 +28,7 @@ def draw_curves(results: Sequence[Result]) -> bytes:
     figure = Figure(figsize=(width * len(names), height + 0.2 * len(with_curve)), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for name, panel in zip(names, panels, strict=True):
-        panel.set_title(name, fontsize=9)
+        panel.set_title(clean(name), fontsize=9)
         panel.set_xlabel("iteration", fontsize=8)
         panel.tick_params(labelsize=8)
         panel.grid(alpha=0.3)

@@ -4,7 +4,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from reports.metrics import title_of
-from reports.pictures.figures import MOST_LINES, MOST_PANELS, PUBLISHED_BAND, PUBLISHED_INK, not_shown, panels_of
+from reports.pictures.figures import MOST_LINES, MOST_PANELS, PUBLISHED_BAND, PUBLISHED_INK, clean, not_shown, panels_of
 from reports.pictures.material import WITHOUT_RANDOM, Drawn, Material, compared, headline
 from reports.published import Published
 from reports.tables import SHORT_TASKS
@@ -40,8 +40,8 @@ def _draw_rows(axis: "Axes", table: Comparable, rows: list[Measured], material: 
         axis.vlines(fmean(values), number - 0.3, number + 0.3, color=look["color"])
     axis.set_yticks(range(len(rows)), [material.name(row) for row in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top, as in the table
-    axis.set_xlabel(f"{SHORT_TASKS.get(task, task)} {title_of(metric)}")
-    axis.set_title(table.first.protocol.id)
+    axis.set_xlabel(f"{clean(SHORT_TASKS.get(task, task))} {title_of(metric)}")
+    axis.set_title(clean(table.first.protocol.id))
 
 
 def _twins(row: Measured, table: Comparable, metric: str, material: Material) -> list[Published]:
