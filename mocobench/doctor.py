@@ -27,6 +27,7 @@ PACKAGES = (
     "safetensors",
     "scikit-learn",
     "scipy",
+    "simplejpeg",
     "tensorboard",
     "tqdm",
     "webdataset",

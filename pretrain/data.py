@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mocobench.runtime.distributed import rank, world_size
@@ -89,16 +88,16 @@ class TwoViews(Dataset[Batch | UserError]):
             return batch
         return Batch(batch.finish(self.recipe, batch.pixels.device), bad_images=bad)
 
-    def crop(self, image: Image.Image, epoch: int, index: int) -> Batch:
-        """The two views that are drawn for (epoch, index), as crops of the image."""
+    def crop(self, image: torch.Tensor, epoch: int, index: int) -> Batch:
+        """The two views that are drawn for (epoch, index), as crops of the image (3, H, W)."""
+        height, width = image.shape[1:]
         views = []
         for role in ("query", "key"):
             generator = torch_generator(self.seed, "view", role, epoch, index)
-            size = {"width": image.width, "height": image.height}
-            views.append(draw_view(self.recipe.augmentation, **size, generator=generator))
+            views.append(draw_view(self.recipe.augmentation, width=width, height=height, generator=generator))
         return Batch(crop_views(image, views, size=self.recipe.image_size)[None], tuple(views))
 
-    def _substitute(self, epoch: int, index: int) -> Image.Image | None:
+    def _substitute(self, epoch: int, index: int) -> torch.Tensor | None:
         generator = torch_generator(self.seed, "substitute", epoch, index)
         for other in torch.randint(len(self.images), (SUBSTITUTES,), generator=generator).tolist():
             try:

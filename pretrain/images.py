@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import IMAGE_SUFFIXES, decode_rgb, list_images, list_sha256, read_content
+from mocobench.runtime.images import IMAGE_SUFFIXES, list_images, list_sha256, read_content
 from mocobench.runtime.seeds import torch_generator
+from pretrain.decoding import decode_pixels
 from pretrain.shards import ShardImages, expand_pattern, open_shards
 
 
@@ -27,9 +27,9 @@ class FolderImages:
         """The bytes of image `index`'s file."""
         return read_content(self.paths[index])
 
-    def decode(self, index: int, content: bytes) -> Image.Image:
-        """Image `index`, RGB, from its bytes."""
-        return decode_rgb(content, name=str(self.paths[index]))
+    def decode(self, index: int, content: bytes) -> torch.Tensor:
+        """Image `index` from its bytes, RGB, uint8 (3, H, W)."""
+        return decode_pixels(content, name=str(self.paths[index]))
 
     def name(self, index: int) -> str:
         """What a record calls image `index`."""
@@ -47,8 +47,8 @@ class FolderImages:
 TrainingImages = FolderImages | ShardImages
 
 
-def read_image(images: TrainingImages, index: int) -> Image.Image:
-    """Image `index`, RGB.
+def read_image(images: TrainingImages, index: int) -> torch.Tensor:
+    """Image `index`, RGB, uint8 (3, H, W).
 
     Raises:
         UserError: it cannot be read or decoded.

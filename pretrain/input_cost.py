@@ -106,7 +106,7 @@ def _time_images(items: TwoViews, indices: list[int]) -> tuple[dict[str, float],
             crops = items.crop(image, 0, index)
         with laps.lap("views"):
             crops.finish(items.recipe, CPU)
-        sizes.append((float(image.width), float(image.height), len(content) / 1000))
+        sizes.append((float(image.shape[2]), float(image.shape[1]), len(content) / 1000))
     return {step: seconds / len(indices) for step, seconds in laps.seconds.items()}, sizes
 
 

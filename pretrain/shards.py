@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from mocobench.runtime.distributed import gather_objects, rank, world_size
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import IMAGE_SUFFIXES, decode_rgb, read_content
+from mocobench.runtime.images import IMAGE_SUFFIXES, read_content
 from mocobench.runtime.progress import progress
 from mocobench.runtime.seeds import torch_generator
+from pretrain.decoding import decode_pixels
 
 # Images are shuffled within so many shards: a batch is mixed even where a shard holds one class, and what is read at
 # a time stays small enough for the system to keep.
@@ -63,9 +63,9 @@ class ShardImages:
         place = {"offset": int(self.offsets[index]), "size": int(self.sizes[index])}
         return read_content(self._shard(index), **place)
 
-    def decode(self, index: int, content: bytes) -> Image.Image:
-        """Image `index`, RGB, from its bytes."""
-        return decode_rgb(content, name=f"{self._shard(index)}: {self._member(index)}")
+    def decode(self, index: int, content: bytes) -> torch.Tensor:
+        """Image `index` from its bytes, RGB, uint8 (3, H, W)."""
+        return decode_pixels(content, name=f"{self._shard(index)}: {self._member(index)}")
 
     def _member(self, index: int) -> str:
         return os.fsdecode(bytes(self.names[index]))

@@ -160,7 +160,7 @@ def test_whole_views_agree_with_pil(augmentation: Augmentation, count: int) -> N
 
 
 def cropped(images: list[Image.Image], views: list[View], size: int) -> torch.Tensor:
-    return torch.cat([crop_views(i, [view], size=size) for i, view in zip(images, views, strict=True)])
+    return torch.cat([crop_views(pil_to_tensor(i), [view], size=size) for i, view in zip(images, views, strict=True)])
 
 
 def by_workers(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from processes import in_processes
 from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, make_tiny_encoder, run_tiny
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
@@ -54,7 +54,7 @@ def test_an_item_is_pils_two_views_of_its_image(pictures: Path, augmentation) ->
     images, recipe = training_images(pictures), recipe_of(pictures, augmentation=augmentation, image_size=48)
     for index in range(10):
         item = TwoViews(images, recipe, seed=5, views_on_device=False, skip_bad=False)[3, index]
-        image = read_image(images, index)
+        image = to_pil_image(read_image(images, index))
         theirs = []
         for role in ("query", "key"):
             generator = torch_generator(5, "view", role, 3, index)

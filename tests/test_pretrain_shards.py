@@ -15,6 +15,7 @@ import webdataset
 from PIL import Image
 from processes import in_processes
 from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, run_tiny
+from torchvision.transforms.functional import pil_to_tensor
 
 from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
@@ -52,8 +53,8 @@ def test_folder_and_shards_hold_the_same_images(pictures: Path, shards: Path) ->
     folder, tars = training_images(pictures), training_images(shards)
     assert isinstance(tars, ShardImages)
     assert len(tars) == len(folder) == 26
-    of_folder = {folder.name(index): read_image(folder, index).tobytes() for index in range(26)}
-    of_tars = {tars.name(index).split(": ")[1]: read_image(tars, index).tobytes() for index in range(26)}
+    of_folder = {folder.name(index): read_image(folder, index).tolist() for index in range(26)}
+    of_tars = {tars.name(index).split(": ")[1]: read_image(tars, index).tolist() for index in range(26)}
     assert of_tars == of_folder
     assert tars.name(0) == "part-00.tar: a/00.png"
 
@@ -62,8 +63,8 @@ def test_the_library_reads_the_same_samples_in_the_same_order(shards: Path) -> N
     pattern = str(shards / "train" / "part-{00..04}.tar")
     theirs = [sample["png"] for sample in webdataset.WebDataset(pattern, shardshuffle=False)]
     ours = training_images(Path(pattern))
-    assert [read_image(ours, index).tobytes() for index in range(len(ours))] == [
-        Image.open(io.BytesIO(content)).convert("RGB").tobytes() for content in theirs
+    assert [read_image(ours, index).tolist() for index in range(len(ours))] == [
+        pil_to_tensor(Image.open(io.BytesIO(content)).convert("RGB")).tolist() for content in theirs
     ]
     assert ours.identity() == training_images(shards).identity()
     assert len(training_images(shards / "train" / "part-03.tar")) == 5

@@ -46,7 +46,8 @@ def decode_rgb(content: bytes, *, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{name}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
@@ -56,6 +57,8 @@ def decode_rgb(content: bytes, *, name: str) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels")
+    if image.mode == "RGB":
+        return image
     if not image.mode.startswith("I"):
         return image.convert("RGB")
     # 16-bit gray; PIL would cut it off at 255, which leaves it white. The high byte is what PIL keeps of 16-bit colour.

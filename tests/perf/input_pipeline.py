@@ -22,9 +22,9 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
-from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import torch_generator
 from pretrain.batch_views import apply_views, crop_views, normalise
+from pretrain.decoding import decode_pixels
 from pretrain.input_cost import Laps
 from pretrain.moco_recipes import AUG_PLUS
 from pretrain.views import View, draw_view
@@ -88,13 +88,13 @@ def batch_round(paths: list[Path], number: int) -> dict[str, float]:
     drawn: list[View] = []
     for index, path in enumerate(paths):
         with laps.lap("read"):
-            path.read_bytes()  # the next step reads again, out of the same cache
+            content = path.read_bytes()
         with laps.lap("decode"):
-            image = read_rgb(path)
+            image = decode_pixels(content, name=str(path))
         with laps.lap("crop"):
             for role in ROLES:
                 generator = torch_generator(number, "view", role, 0, index)
-                drawn.append(draw_view(AUG_PLUS, width=image.width, height=image.height, generator=generator))
+                drawn.append(draw_view(AUG_PLUS, width=image.shape[2], height=image.shape[1], generator=generator))
             crops.append(crop_views(image, drawn[-2:], size=SIZE))
     with laps.lap("crop"):
         batch = torch.cat(crops)
