@@ -31,11 +31,10 @@ class Move:
 
 @dataclass(frozen=True)
 class Minimum:
-    """The variables, their objective, how far above the optimum it may be, the evaluations, the last moves."""
+    """The variables, their objective, the evaluations it took, the last moves."""
 
     variables: torch.Tensor
     value: float
-    excess: float
     num_evaluations: int
     history: Sequence[Move]  # the oldest first
 
@@ -48,7 +47,7 @@ def minimise(
     max_steps: int,
     history: Sequence[Move] = (),
 ) -> Minimum | None:
-    """Minimise a convex function until the excess, half the decrease that the slope promises, is `tolerance` of it.
+    """Minimise a convex function until half the decrease that the slope promises is `tolerance` of its value.
 
     `history` are moves of an earlier search, of nearly the same function, to start from.
 
@@ -60,7 +59,7 @@ def minimise(
         direction = -_inverse_curvature(point, history)
         slope = _dot(point.gradient, direction)
         if -slope / 2 <= tolerance * abs(point.value):
-            return Minimum(variables, point.value, max(-slope / 2, 0.0), num_evaluations, history)
+            return Minimum(variables, point.value, num_evaluations, history)
         length = 1.0
         for _ in range(MOST_HALVINGS):
             tried = evaluate(variables + length * direction)
