@@ -45,6 +45,28 @@ def bright_and_dark(tmp_path: Path) -> Path:
     return tmp_path / "world"
 
 
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A year folder of VOC: bright images show a cat, dark ones a dog; one of each split shows a bird too."""
+    generator = np.random.default_rng(0)
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split, count in (("trainval", 12), ("test", 6)):
+        names = [f"{split}{index}" for index in range(count)]
+        (tmp_path / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(names))
+        for index, name in enumerate(names):
+            low = 180 * (index % 2)
+            Image.fromarray(generator.integers(low, low + 70, (40, 40, 3), dtype=np.uint8)).save(
+                tmp_path / "JPEGImages" / f"{name}.jpg"
+            )
+            shown = [("dog", "cat")[index % 2]] + (["bird"] if index == 0 else [])
+            box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>30</xmax><ymax>30</ymax></bndbox>"
+            objects = "".join(f"<object><name>{thing}</name>{box}</object>" for thing in shown)
+            size = "<size><width>40</width><height>40</height></size>"
+            (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def make_result() -> Callable[..., Result]:
     """A whole result record from the few things a test is about; `digest` and `created` default to something valid."""

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from processes import in_processes
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -86,28 +85,6 @@ def test_low_shot_draws_differ_and_repeat() -> None:
     # All positives and all negatives leave nothing to draw.
     whole = 100 * fit_and_score(train, train, 1.0, SMALL)
     assert low_shot(train, train, 1.0, 40, SMALL, seed=0) == pytest.approx([whole] * 3, abs=0.5)
-
-
-@pytest.fixture
-def voc(tmp_path: Path) -> Path:
-    """Bright images show a cat, dark ones a dog; one of each split shows a bird too."""
-    generator = np.random.default_rng(0)
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (tmp_path / folder).mkdir(parents=True)
-    for split, count in (("trainval", 12), ("test", 6)):
-        names = [f"{split}{index}" for index in range(count)]
-        (tmp_path / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(names))
-        for index, name in enumerate(names):
-            low = 180 * (index % 2)
-            Image.fromarray(generator.integers(low, low + 70, (40, 40, 3), dtype=np.uint8)).save(
-                tmp_path / "JPEGImages" / f"{name}.jpg"
-            )
-            shown = [("dog", "cat")[index % 2]] + (["bird"] if index == 0 else [])
-            box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>30</xmax><ymax>30</ymax></bndbox>"
-            objects = "".join(f"<object><name>{thing}</name>{box}</object>" for thing in shown)
-            size = "<size><width>40</width><height>40</height></size>"
-            (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-    return tmp_path
 
 
 def test_the_task_end_to_end(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,7 @@ def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunC
         device=context.device,
     )
     predicted = {k: gather_parts(classes, len(labels)) for k, classes in own.items()}
+    frozen.require_unmoved()
     metrics = {f"top1_k{k}": 100 * int((classes == labels).sum()) / len(labels) for k, classes in predicted.items()}
     shown = min(predicted, key=lambda k: abs(k - CLASSES_AT))
     details = {

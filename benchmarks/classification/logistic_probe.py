@@ -41,6 +41,7 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     best = max(choices, key=lambda choice: choice["held_out_top1"])  # of equals the first
 
     fit = _fit(principal_axes(features), labels, best["l2"], num_classes, protocol, start=fit)
+    frozen.require_unmoved()
     best_classes = fit.predict(val[0] / scale).topk(min(5, num_classes), dim=1).indices
     hits = best_classes == val[1][:, None]
     metrics = {"top1": 100 * hits[:, 0].sum().item() / len(hits), "top5": 100 * hits.sum().item() / len(hits)}

@@ -73,6 +73,7 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
             for values, known in ((train, presences[0]), (test, presences[1]))
         )
         own[label] = score_class(of_train, of_test, label, protocol, seed=context.seed)
+    frozen.require_unmoved()
     of_label = {label: scores for shared in gather_objects(own) for label, scores in shared.items()}
     per_class: dict[str, dict[str, Any]] = {}
     few: dict[int, list[list[float]]] = {shots: [] for shots in protocol.shots}
