@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.classification.class_precision import precision_details
 from benchmarks.classification.data import CenterView
 from benchmarks.classification.features import FrozenBackbone, freeze, mean_norm
 from benchmarks.classification.svm_protocol import SvmProtocol
@@ -94,7 +95,7 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
             say(f"low-shot, {shots} positive: mAP {mean(of_draw):.2f} +- {std:.2f} over {len(of_draw)} draws")
     details = {
         "feature_norm": _mean_norm(features[1]),
-        "per_class": per_class,
+        **precision_details(per_class, context),
         "left_out": left_out,
         "low_shot": spread,
     }
@@ -107,7 +108,14 @@ def score_class(
     """What a record keeps of a class, and the average precision of each low-shot draw by its number of images."""
     cost = choose_cost(train, protocol, seed=derive_seed(seed, "folds", label))
     ap = 100 * fit_and_score(train, test, cost, protocol)
-    scores = {"ap": ap, "cost": cost, "train_images": _num_present(train), "test_images": _num_present(test)}
+    num_shown = _num_present(test)
+    scores = {
+        "ap": ap,
+        "cost": cost,
+        "train_images": _num_present(train),
+        "test_images": num_shown,
+        "test_percent": 100 * num_shown / len(test.presence),
+    }
     draw_seed = derive_seed(seed, "low-shot", label)
     few = {
         shots: low_shot(train, test, cost, shots, protocol, seed=draw_seed)
