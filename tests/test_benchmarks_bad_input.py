@@ -1,4 +1,7 @@
-"""What is wrong with a classification run's input: one line, status 2, and nothing half-written."""
+"""What is wrong with a classification run's input: one line, status 2, and nothing half-written.
+
+Images that cannot be read and are left out: test_benchmarks_bad_images.py.
+"""
 
 import re
 from collections.abc import Callable
@@ -11,9 +14,8 @@ from PIL import Image
 from benchmarks.classification.data import read_splits
 from benchmarks.result import read_result
 from mocobench.cli import main
-from mocobench.runtime.errors import UserError
 
-TASKS = ("imagenet-linear", "imagenet-knn", "imagenet-semi")
+FOLDER_TASKS = ("imagenet-linear", "imagenet-knn", "imagenet-semi")
 SMALL = ("--image-size", "32", "--test-resize", "36", "--arch", "resnet18", "--workers", "0", "--device", "cpu")
 
 
@@ -40,7 +42,7 @@ def broken_image(data: Path) -> None:
     (data / "train" / "dark" / "3.png").write_bytes(b"not an image")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", FOLDER_TASKS)
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -76,40 +78,6 @@ def test_a_full_disk_is_one_line(bright_and_dark: Path, tmp_path: Path, capsys, 
         r"error: cannot write .*kept/features-\w+\.\w+: No space left on device\n", capsys.readouterr().err
     )
     assert list(kept.iterdir()) == []
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_bad_images_are_left_out_and_recorded(task: str, bright_and_dark: Path, tmp_path: Path, capsys) -> None:
-    broken_image(bright_and_dark)
-    (bright_and_dark / "val" / "bright" / "0.png").write_bytes(b"")
-    assert bench(task, bright_and_dark, tmp_path / "results", "--on-bad-image", "skip") == 0
-    assert "images that cannot be read: 2, train/dark/3.png first; they are left out" in capsys.readouterr().out
-    (path,) = (tmp_path / "results").iterdir()
-    data = read_result(path).data
-    assert data.skipped == ("train/dark/3.png: cannot be read", "val/bright/0.png: cannot be read")
-    assert {name: split.images for name, split in data.splits.items() if name != "labelled"} == {"train": 11, "val": 5}
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_without_bad_images_the_rest_is_a_list_of_its_own(bright_and_dark: Path, num_workers: int) -> None:
-    broken_image(bright_and_dark)
-    skipped = read_splits(bright_and_dark, on_bad_image="skip", num_workers=num_workers)
-    (bright_and_dark / "train" / "dark" / "3.png").unlink()
-    clean = read_splits(bright_and_dark)
-    assert skipped.train == clean.train
-    assert skipped.identity.splits == clean.identity.splits
-    assert clean.identity.skipped == ()
-
-
-def test_a_class_with_bad_images_only_is_an_error(bright_and_dark: Path) -> None:
-    for path in (bright_and_dark / "train" / "dark").iterdir():
-        path.write_bytes(b"not an image")
-    with pytest.raises(UserError, match="expected images to train on in every class, found none in dark; add some or"):
-        read_splits(bright_and_dark, on_bad_image="skip")
-    for path in (bright_and_dark / "train" / "bright").iterdir():
-        path.write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"found 12 that cannot, bright/0\.png among them; look at --data"):
-        read_splits(bright_and_dark, on_bad_image="skip")
 
 
 def test_classes_without_validation_images_are_said(bright_and_dark: Path, capsys: pytest.CaptureFixture[str]) -> None:

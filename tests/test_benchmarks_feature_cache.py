@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.classification.data import CenterView, read_splits
+from benchmarks.classification.extraction import extract_folder
 from benchmarks.classification.features import FrozenBackbone, freeze
 from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError
@@ -31,9 +32,10 @@ def train(bright_and_dark: Path) -> ImageFolder:
 
 
 def extract(frozen: FrozenBackbone, train: ImageFolder, folder: Path | None, view: CenterView = VIEW) -> torch.Tensor:
-    features, labels = frozen.extract_folder(train, view, replace(CONTEXT, features=folder), label="features")
-    assert labels.tolist() == list(train.labels)
-    return features
+    found = extract_folder(frozen, train, view, replace(CONTEXT, features=folder), label="features")
+    assert found.labels.tolist() == list(train.labels)
+    assert found.left_out == ()
+    return found.features
 
 
 def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:

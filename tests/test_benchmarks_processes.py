@@ -86,14 +86,6 @@ def test_features_that_a_process_cannot_see_are_an_error(bright_and_dark: Path, 
     assert re.match(r"UserError: --features .*/1: expected features-\w+\.safetensors to be seen by every process", said)
 
 
-def test_processes_find_the_same_bad_images(bright_and_dark: Path) -> None:
-    (bright_and_dark / "train" / "dark" / "3.png").write_bytes(b"not an image")
-    settings = {"context": {"on_bad_image": "skip"}}
-    (one,) = run_in(1, "knn", bright_and_dark, **settings)
-    assert one.data.skipped == ("train/dark/3.png: cannot be read",)
-    assert [each.data for each in run_in(3, "knn", bright_and_dark, **settings)] == [one.data] * 3
-
-
 @pytest.mark.slow
 def test_torchrun_runs_the_command(bright_and_dark: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

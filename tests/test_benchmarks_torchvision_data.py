@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torchvision import datasets
 from benchmarks.classification.data import CenterView, image_batches, read_splits
 from benchmarks.classification.knn import run_knn
 from benchmarks.classification.protocol import KnnProtocol
+from benchmarks.classification.readable import unreadable
 from benchmarks.classification.torchvision_data import SETS
 from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError
@@ -118,9 +120,8 @@ def test_sets_of_files_are_folders(tmp_path: Path) -> None:
     train = read_splits(tmp_path / "food-101").train
     assert isinstance(train, ImageFolder)
     (tmp_path / "food-101" / "images" / "class3" / "1.jpg").write_bytes(b"not an image")
-    assert read_splits(tmp_path / "food-101", on_bad_image="skip").identity.skipped == (
-        "train/images/class3/1.jpg: cannot be read",
-    )
+    bad = unreadable(train, replace(CONTEXT, on_bad_image="skip"))
+    assert [train.name(index) for index in bad] == ["images/class3/1.jpg"]
 
 
 def test_a_task_runs_on_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.classification import feature_cache, features, fine_tuning, linear
+from benchmarks.classification import extraction, feature_cache, fine_tuning, linear
 from benchmarks.classification.heads import LinearHeads
 from benchmarks.classification.knn import run_knn
 from benchmarks.classification.linear import run_linear
@@ -64,7 +64,7 @@ def run_tiny(
 ) -> Measurement:
     """Run a task; with `kill_at` the process dies before that step of its optimizer, counted from 1."""
     # Several blocks of features, so that the ranks have something to share.
-    for module in (features, linear):
+    for module in (extraction, linear):
         module.FEATURE_BATCH = 4
     fine_tuning.build_network = tiny_network
     if kill_at is not None:

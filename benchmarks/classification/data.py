@@ -1,6 +1,6 @@
 """Labelled images in, batches of views out: what a view shows depends on (seed, epoch, image) alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
-from benchmarks.classification.readable import readable
 from benchmarks.classification.torchvision_data import SETS, LabelledImages, read_torchvision
 from benchmarks.result import DataIdentity, SplitIdentity
 from mocobench.runtime.errors import UserError
@@ -23,18 +22,39 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class LabelledSplits:
-    """Training and validation images whose labels index one tuple of classes, the training images'."""
+    """Training and validation images below `data`, whose labels index one tuple of classes, the training images'."""
 
+    data: Path
     train: LabelledImages
     val: LabelledImages
     identity: DataIdentity
 
+    def without(self, *, train: Collection[int] = (), val: Collection[int] = ()) -> "LabelledSplits":
+        """Without the images at these positions, which cannot be read: they are said, and named in the identity.
 
-def read_splits(data: Path, *, on_bad_image: str = "stop", num_workers: int = 0) -> LabelledSplits:
+        Raises:
+            UserError: a class has no image to train on any more.
+        """
+        left_out = (*(f"train/{self.train.name(at)}" for at in train), *(f"val/{self.val.name(at)}" for at in val))
+        if not left_out:
+            return self
+        say(f"images that cannot be read: {len(left_out)}, {left_out[0]} first; they are left out")
+        skipped = (*self.identity.skipped, *(f"{name}: cannot be read" for name in left_out))
+        rest = leave_out(self.train, train), leave_out(self.val, val)
+        _require_images(rest[0], self.data)
+        return LabelledSplits(self.data, *rest, replace(self.identity, splits=_identities(*rest), skipped=skipped))
+
+
+def leave_out(images: LabelledImages, positions: Collection[int]) -> LabelledImages:
+    """The images but for those at these positions."""
+    left_out = frozenset(positions)
+    return images.select([at for at in range(len(images)) if at not in left_out]) if left_out else images
+
+
+def read_splits(data: Path) -> LabelledSplits:
     """List `data/train/<class>/` and `data/val/<class>/`, or the data set of torchvision that the folder is.
 
-    A class is known by its name. With `on_bad_image` `skip` every image is read once, and those that cannot be are
-    left out of the lists, counted, and named in `identity.skipped`. Classes without validation images are said.
+    A class is known by its name. Classes without validation images are said.
 
     Raises:
         UserError: `train` or `val` is missing or holds no images, there is one class only, validation classes are not
@@ -45,23 +65,19 @@ def read_splits(data: Path, *, on_bad_image: str = "stop", num_workers: int = 0)
     train, val = read_torchvision(data) if data.name in SETS else _read_folders(data)
     if len(train.classes) < 2:
         raise UserError(f"{data / 'train'}: expected at least two class folders, found one, {train.classes[0]}")
-    skipped: tuple[str, ...] = ()
-    if on_bad_image == "skip":
-        train, bad_train = readable(train, num_workers=num_workers)
-        val, bad_val = readable(val, num_workers=num_workers)
-        skipped = (*(f"train/{name}" for name in bad_train), *(f"val/{name}" for name in bad_val))
-        if skipped:
-            say(f"images that cannot be read: {len(skipped)}, {skipped[0]} first; they are left out")
-        skipped = tuple(f"{name}: cannot be read" for name in skipped)
     _require_images(train, data)
     without = _without_images(val)
     if without:
         say(f"{len(without)} of {len(train.classes)} classes have no validation images: {_some(without)}")
-    splits = {
+    identity = DataIdentity(data.resolve().name, len(train.classes), _identities(train, val))
+    return LabelledSplits(data, train, val, identity)
+
+
+def _identities(train: LabelledImages, val: LabelledImages) -> dict[str, SplitIdentity]:
+    return {
         name: SplitIdentity(images=len(images), list_sha256=images.list_sha256())
         for name, images in (("train", train), ("val", val))
     }
-    return LabelledSplits(train, val, DataIdentity(data.resolve().name, len(train.classes), splits, skipped))
 
 
 def _read_folders(data: Path) -> tuple[ImageFolder, ImageFolder]:
@@ -137,33 +153,39 @@ class RandomView:
 View = CenterView | RandomView
 
 
+# What the error of an image ends with where none is left out: images that are read in every epoch have been looked at.
+REMEDIES = {
+    "stop": "or leave such images out with --on-bad-image skip",
+    "skip": "which could be read when the run began",
+}
+Sample = tuple[torch.Tensor, int]  # a view and the position of its image
+
+
 @dataclass(frozen=True)
-class _Views(Dataset[tuple[torch.Tensor, int] | UserError]):
+class _Views(Dataset[Sample | UserError]):
     images: LabelledImages
     view: View
     seed: int
     epoch: int
+    remedy: str | None  # None: an image that cannot be read is left out
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int] | UserError:
+    def __getitem__(self, index: int) -> Sample | UserError:
         try:
             image = self.images.read(index)
         except UserError as error:
             # As a value: raised in a worker process, its one line would come back buried in a traceback.
-            return UserError(f"{error}, or leave such images out with --on-bad-image skip")
-        view = self.view(image, derive_seed(self.seed, "view", self.epoch, index))
-        return F.pil_to_tensor(view), self.images.labels[index]
+            return UserError(f"{error}, {self.remedy}")
+        return F.pil_to_tensor(self.view(image, derive_seed(self.seed, "view", self.epoch, index))), index
 
-    def collate(self, items: list[tuple[torch.Tensor, int] | UserError]) -> Batch | UserError:
-        """A batch, which may be empty, or the first error in it."""
-        samples = []
-        for item in items:
-            if isinstance(item, UserError):
-                return item
-            samples.append(item)
+    def collate(self, items: list[Sample | UserError]) -> Batch | UserError:
+        """Views and positions, which may be none, or the first error where none is left out."""
+        samples = [item for item in items if not isinstance(item, UserError)]
+        if len(samples) < len(items) and self.remedy is not None:
+            return next(item for item in items if isinstance(item, UserError))
         pixels = torch.empty(len(samples), 3, self.view.size, self.view.size, dtype=torch.uint8)
         for place, (view, _) in zip(pixels, samples, strict=True):
             place.copy_(view)
-        return pixels, torch.tensor([label for _, label in samples], dtype=torch.int64)
+        return pixels, torch.tensor([index for _, index in samples], dtype=torch.int64)
 
 
 def image_batches(
@@ -175,16 +197,20 @@ def image_batches(
     seed: int,
     epoch: int = 0,
     num_workers: int = 0,
+    on_bad_image: str = "stop",
 ) -> Iterator[Batch]:
     """Yield views of the images in that order: uint8 RGB (N, 3, S, S) and int64 labels (N,); the last may be smaller.
 
-    The same views come whatever the number of workers and the batch size.
+    The same views come whatever the number of workers and the batch size. None is left out: where `on_bad_image` is
+    `skip`, they are images that have been looked at.
 
     Raises:
         UserError: an image cannot be read; it is named.
     """
     batches = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
-    return listed_batches(images, batches, view=view, seed=seed, epoch=epoch, num_workers=num_workers)
+    yield from listed_batches(
+        images, batches, view=view, seed=seed, epoch=epoch, num_workers=num_workers, on_bad_image=on_bad_image
+    )
 
 
 def listed_batches(
@@ -195,14 +221,32 @@ def listed_batches(
     seed: int,
     epoch: int = 0,
     num_workers: int = 0,
+    on_bad_image: str = "stop",
 ) -> Iterator[Batch]:
     """As `image_batches`, with the positions in each batch, of which any may be empty.
 
     Raises:
         UserError: an image cannot be read; it is named.
     """
-    views = _Views(images, view, seed, epoch)
-    loader: DataLoader[tuple[torch.Tensor, int] | UserError] = DataLoader(
+    views, labels = _Views(images, view, seed, epoch, REMEDIES[on_bad_image]), torch.tensor(images.labels)
+    for pixels, positions in _load(views, batches, num_workers):
+        yield pixels, labels[positions]
+
+
+def batches_in_one_pass(
+    images: LabelledImages, batches: Sequence[list[int]], *, view: View, seed: int, num_workers: int, on_bad_image: str
+) -> Iterator[Batch]:
+    """As `listed_batches`, with positions (N,) in place of labels; `skip` leaves out images that cannot be read.
+
+    Raises:
+        UserError: an image cannot be read, and `on_bad_image` is `stop`; it is named.
+    """
+    remedy = REMEDIES["stop"] if on_bad_image == "stop" else None
+    yield from _load(_Views(images, view, seed, 0, remedy), batches, num_workers)
+
+
+def _load(views: _Views, batches: Sequence[list[int]], num_workers: int) -> Iterator[Batch]:
+    loader: DataLoader[Sample | UserError] = DataLoader(
         views,
         batch_sampler=batches,
         collate_fn=views.collate,

@@ -1,14 +1,15 @@
 """Features kept in a file between runs, known by everything they depend on, and never trusted unread.
 
-A file is named by the hash of its key and is a safetensors file with one tensor, `features` (N, C), whose header holds
-the key and the SHA-256 of the values. It appears under its name when it is whole, so processes may share a folder: at
-worst two compute the same.
+A file is named by the hash of its key and is a safetensors file of `features` (N, C) and `left_out` (M,), the positions
+in the list of the images that could not be read. Its header holds the key and the SHA-256 of the values. It appears
+under its name when it is whole, so processes may share a folder: at worst two compute the same.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,40 +18,60 @@ import torch
 
 from mocobench.runtime.files import atomic_file
 
-VERSION = 2  # goes up when the same key would give other features
-NAME = "features"
+VERSION = 3  # goes up when the same key would give other features, or another file
+FEATURES, LEFT_OUT = "features", "left_out"
 HASH_BLOCK = 2**24  # values
 
 
+@dataclass(frozen=True)
+class KeptFeatures:
+    """Features (N, C) and the positions of the images that have none."""
+
+    features: torch.Tensor
+    left_out: tuple[int, ...]
+
+
 class FeatureFile:
-    """Features (N, C) being written to an open file, part after part."""
+    """Features (N, C) being written to an open file, part after part; of N + M images `left_out` are without."""
 
     def __init__(self, file: BinaryIO, key: dict[str, Any], *, shape: tuple[int, int]) -> None:
-        self._file, self._key, self._shape = file, key, shape
-        self._sha, self._num_written = hashlib.sha256(), 0
-        file.write(self._header("0" * 64))
+        self.left_out: tuple[int, ...] = ()
+        self._file, self._key = file, key
+        (self._num_images, self._size), self._num_written = shape, 0
+        self._sha = hashlib.sha256()
+        # No number of the final header is longer.
+        self._reserved = len(self._header(self._num_images, self._num_images, "0" * 64))
+        self._reserved += -self._reserved % 8
+        file.write(bytes(8 + self._reserved))
 
-    def _header(self, sha256: str) -> bytes:
-        """The length, then JSON padded to whole words; as long for every hash."""
-        bounds = [0, 4 * self._shape[0] * self._shape[1]]
+    def _header(self, num_features: int, num_left_out: int, sha256: str) -> bytes:
         metadata = {"key": json.dumps(self._key, sort_keys=True), "sha256": sha256}
-        content = {"__metadata__": metadata, NAME: {"dtype": "F32", "shape": self._shape, "data_offsets": bounds}}
-        text = json.dumps(content).encode()
-        text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
+        middle = 4 * num_features * self._size
+        tensors = (
+            (FEATURES, "F32", [num_features, self._size], [0, middle]),
+            (LEFT_OUT, "I64", [num_left_out], [middle, middle + 8 * num_left_out]),
+        )
+        content: dict[str, Any] = {"__metadata__": metadata}
+        for name, dtype, shape, bounds in tensors:
+            content[name] = {"dtype": dtype, "shape": shape, "data_offsets": bounds}
+        return json.dumps(content).encode()
 
     def append(self, features: torch.Tensor) -> None:
         """The next features (n, C), float32 on the CPU."""
-        content = features.numpy().tobytes()
-        self._file.write(content)
-        self._sha.update(content)
+        self._write(features.numpy().tobytes())
         self._num_written += len(features)
 
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._sha.update(content)
+
     def close(self) -> None:
-        """No more features; their hash goes into the header."""
-        assert self._num_written == self._shape[0], (self._num_written, self._shape)
+        """No more features; `left_out` follows them, and the hash goes into the header."""
+        assert self._num_written + len(self.left_out) == self._num_images, (self._num_written, self.left_out)
+        self._write(np.array(self.left_out, dtype="<i8").tobytes())
+        header = self._header(self._num_written, len(self.left_out), self._sha.hexdigest())
         self._file.seek(0)
-        self._file.write(self._header(self._sha.hexdigest()))
+        self._file.write(self._reserved.to_bytes(8, "little") + header.ljust(self._reserved))
 
 
 def cache_path(folder: Path, key: dict[str, Any]) -> Path:
@@ -63,6 +84,8 @@ def cache_path(folder: Path, key: dict[str, Any]) -> Path:
 def write_features(path: Path, key: dict[str, Any], *, shape: tuple[int, int]) -> Iterator[FeatureFile]:
     """A file to append features to in the body; it appears at `path` when the body ends without an error.
 
+    `shape` is that of the features of all images; those in the file's `left_out` have none.
+
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
@@ -72,34 +95,40 @@ def write_features(path: Path, key: dict[str, Any], *, shape: tuple[int, int]) -
         features.close()
 
 
-def read_features(path: Path, key: dict[str, Any], *, shape: tuple[int, int]) -> torch.Tensor | None:
-    """The features (N, C) at `path` as a memory map, or None, with a line that says why, where they are not usable."""
+def read_features(path: Path, key: dict[str, Any], *, shape: tuple[int, int]) -> KeptFeatures | None:
+    """The features at `path` as a memory map, or None, with a line that says why, where they are not usable.
+
+    `shape` is as in `write_features`.
+    """
     if not path.exists():
         return None
     try:
-        values = _read_checked(path, key, shape)
+        return _read_checked(path, key, shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"{path}: not used, {error}; the features are computed again", flush=True)
         return None
-    return torch.from_numpy(values)
 
 
-def _read_checked(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+def _read_checked(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> KeptFeatures:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > path.stat().st_size:
             raise ValueError("it is damaged")
         content = json.loads(file.read(length))
-    metadata, size = content["__metadata__"], 8 + length + 4 * shape[0] * shape[1]
-    if json.loads(metadata["key"]) != json.loads(json.dumps(key)) or content[NAME]["shape"] != list(shape):
+    metadata, (num_left_out,) = content["__metadata__"], content[LEFT_OUT]["shape"]
+    expected = [shape[0] - num_left_out, shape[1]]
+    if json.loads(metadata["key"]) != json.loads(json.dumps(key)) or content[FEATURES]["shape"] != expected:
         raise ValueError("it holds other features than its name says")
-    if path.stat().st_size != size:
-        raise ValueError(f"it has {path.stat().st_size} bytes instead of {size}")
+    bounds = 8 + length, 8 + length + 4 * expected[0] * expected[1]
+    if path.stat().st_size != bounds[1] + 8 * num_left_out:
+        raise ValueError(f"it has {path.stat().st_size} bytes instead of {bounds[1] + 8 * num_left_out}")
     # Copy on write: the map is private to this process and the file stays as it is.
-    values = np.memmap(path, dtype=np.float32, mode="c", offset=8 + length, shape=shape)
+    values = np.memmap(path, dtype=np.float32, mode="c", offset=bounds[0], shape=(expected[0], expected[1]))
     sha, flat = hashlib.sha256(), values.reshape(-1)
     for start in range(0, flat.size, HASH_BLOCK):
         sha.update(flat[start : start + HASH_BLOCK].tobytes())
+    left_out = np.fromfile(path, dtype="<i8", offset=bounds[1])
+    sha.update(left_out.tobytes())
     if sha.hexdigest() != metadata["sha256"]:
         raise ValueError("its values are not those that were written")
-    return values
+    return KeptFeatures(torch.from_numpy(values), tuple(left_out.tolist()))

@@ -136,6 +136,7 @@ def _batches_left(tuning: FineTuning, labelled: LabelledImages) -> Iterator[Shar
         seed=context.seed,
         epoch=tuning.epoch,
         num_workers=context.num_workers,
+        on_bad_image=context.on_bad_image,
     )
     for passes, mine, (images, labels) in zip(batches, own, views, strict=True):
         sizes = [len(one) for one in mine]

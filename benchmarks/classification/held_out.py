@@ -7,12 +7,12 @@ import torch
 from mocobench.runtime.seeds import torch_generator
 
 
-def hold_out(labels: Sequence[int], *, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def hold_out(labels: Sequence[int] | torch.Tensor, *, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions that are trained on and positions that are held out, both sorted.
 
     Of every class the fraction, rounded, is held out, at least one image and never the only one.
     """
-    of_image = torch.tensor(labels)
+    of_image = torch.as_tensor(labels)
     held = torch.zeros(len(of_image), dtype=torch.bool)
     for label in of_image.unique().tolist():
         members = (of_image == label).nonzero().flatten()

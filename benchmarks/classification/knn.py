@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import CenterView, read_splits
+from benchmarks.classification.extraction import extract_splits
 from benchmarks.classification.features import freeze, mean_norm
 from benchmarks.classification.protocol import KnnProtocol
 from benchmarks.context import Measurement, RunContext
@@ -25,13 +26,12 @@ def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunC
     Raises:
         UserError: bad data, or more neighbours than training images.
     """
-    splits = read_splits(data, on_bad_image=context.on_bad_image, num_workers=context.num_workers)
+    splits = read_splits(data)
     require_enough_neighbors(protocol.neighbors, len(splits.train))
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     view = CenterView(protocol.test_resize, protocol.image_size)
-    val = frozen.extract_folder(splits.val, view, context, label="val features")
-    train = frozen.extract_folder(splits.train, view, context, label="train features")
-    features, labels = val
+    splits, train, (features, labels) = extract_splits(frozen, splits, view, context)
+    require_enough_neighbors(protocol.neighbors, len(splits.train))
     own = knn_predictions(
         train,
         features.tensor_split(world_size())[rank()],

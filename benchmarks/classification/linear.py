@@ -1,18 +1,21 @@
 """The linear probe: linear classifiers on frozen features (MoCo v1, section 4.1; the authors' main_lincls.py)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from benchmarks.classification.checkpoint import checkpoints_of
 from benchmarks.classification.confusion import class_details
-from benchmarks.classification.data import Batch, CenterView, RandomView, listed_batches, read_splits
+from benchmarks.classification.data import Batch, CenterView, RandomView, leave_out, listed_batches, read_splits
+from benchmarks.classification.extraction import extract_folder
 from benchmarks.classification.features import FEATURE_BATCH, FrozenBackbone, freeze, mean_norm
 from benchmarks.classification.held_out import hold_out
 from benchmarks.classification.probe import EpochBatches, fit_probe, grid
 from benchmarks.classification.probe_record import best_epoch, choose_head, describe_heads
 from benchmarks.classification.protocol import LinearProtocol
+from benchmarks.classification.readable import unreadable
 from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import Measurement, RunContext
 from benchmarks.result import Metric
@@ -33,20 +36,22 @@ def run_linear(backbone: Backbone, data: Path, protocol: LinearProtocol, context
     Raises:
         UserError: bad data, or a loss that is not finite, of every head where there are several.
     """
-    splits = read_splits(data, on_bad_image=context.on_bad_image, num_workers=context.num_workers)
+    splits = read_splits(data)
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     center = CenterView(protocol.test_resize, protocol.image_size)
     # The validation crop never changes and neither does the backbone: its features are computed once, exactly.
-    val = frozen.extract_folder(splits.val, center, context, label="val features")
+    of_val = extract_folder(frozen, splits.val, center, context, label="val features")
+    val = of_val.batch
     feature_norm = mean_norm(val[0])
     say(f"mean feature norm {feature_norm:.4g}, learning rate {show_rates(protocol)}")
-    epoch_batches, num_images, held_out = training_features(frozen, splits.train, protocol, context)
+    training = training_features(frozen, splits.train, protocol, context)
+    splits = splits.without(train=training.left_out, val=of_val.left_out)
     run = fit_probe(
-        epoch_batches,
+        training.epoch_batches,
         val,
         protocol,
-        held_out=held_out,
-        num_images=num_images,
+        held_out=training.held_out,
+        num_images=training.num_images,
         num_classes=len(splits.train.classes),
         feature_norm=feature_norm,
         device=context.device,
@@ -63,7 +68,7 @@ def run_linear(backbone: Backbone, data: Path, protocol: LinearProtocol, context
         "curve": curve,
         "best_epoch": best_epoch(curve),
         **class_details(predicted, val[1], splits.train.classes, context),
-        **({"heads": describe_heads(run, chosen=head)} if held_out is not None else {}),
+        **({"heads": describe_heads(run, chosen=head)} if training.held_out is not None else {}),
     }
     return Measurement({name: curve[-1][name] for name in METRIC_INFO}, METRIC_INFO, splits.identity, details)
 
@@ -79,24 +84,55 @@ def epoch_order(num_images: int, *, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(num_images, generator=torch_generator(seed, "order", epoch))
 
 
+@dataclass(frozen=True)
+class TrainingFeatures:
+    """Batches of features for an epoch, how many images they are, and the features of those held out, if any are.
+
+    `left_out` are the positions of images that cannot be read.
+    """
+
+    epoch_batches: EpochBatches
+    num_images: int
+    held_out: Batch | None
+    left_out: tuple[int, ...]
+
+
 def training_features(
     frozen: FrozenBackbone, train: LabelledImages, protocol: LinearProtocol, context: RunContext
-) -> tuple[EpochBatches, int, Batch | None]:
-    """Batches of features for an epoch, how many images they are, and the features of those held out, if any are."""
+) -> TrainingFeatures:
+    """Of all training images, but for those held out where there are several heads to choose from.
+
+    Raises:
+        UserError: an image cannot be read, or none where they are skipped.
+    """
     center = CenterView(protocol.test_resize, protocol.image_size)
-    trained, held = torch.arange(len(train)), None
-    if len(grid(protocol)) > 1:
-        trained, held = hold_out(train.labels, fraction=protocol.held_out, seed=context.seed)
     if protocol.train_views == "center-once":
-        features, labels = frozen.extract_folder(train, center, context, label="train features")
-        batches = cached_batches(
-            (features[trained], labels[trained]), batch_size=protocol.batch_size, seed=context.seed
-        )
-        return batches, len(trained), None if held is None else (features[held], labels[held])
+        found = extract_folder(frozen, train, center, context, label="train features")
+        trained, held = _trained_and_held(found.labels, protocol, context)
+        features, labels = found.batch
+        kept = features[trained], labels[trained]
+        batches = cached_batches(kept, batch_size=protocol.batch_size, seed=context.seed)
+        held_out = None if held is None else (features[held], labels[held])
+        return TrainingFeatures(batches, len(trained), held_out, found.left_out)
+    left_out = unreadable(train, context)
+    train = leave_out(train, left_out)
+    trained, held = _trained_and_held(torch.tensor(train.labels), protocol, context)
     held_out = None
     if held is not None:
-        held_out = frozen.extract_folder(train.select(held.tolist()), center, context, label="held-out features")
-    return augmented_batches(frozen, train, trained, protocol, context), len(trained), held_out
+        looked_at = train.select(held.tolist())
+        held_out = extract_folder(frozen, looked_at, center, context, label="held-out features").batch
+    return TrainingFeatures(
+        augmented_batches(frozen, train, trained, protocol, context), len(trained), held_out, left_out
+    )
+
+
+def _trained_and_held(
+    labels: torch.Tensor, protocol: LinearProtocol, context: RunContext
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Positions that are trained on and, where there are several heads, that are held out."""
+    if len(grid(protocol)) == 1:
+        return torch.arange(len(labels)), None
+    return hold_out(labels, fraction=protocol.held_out, seed=context.seed)
 
 
 def cached_batches(train: Batch, *, batch_size: int, seed: int) -> EpochBatches:
@@ -130,6 +166,7 @@ def augmented_batches(
             seed=context.seed,
             epoch=epoch,
             num_workers=context.num_workers,
+            on_bad_image=context.on_bad_image,
         )
         for batch, (images, _) in zip(batches, views, strict=True):
             # The optimizer's batch may be too large for one forward pass, and a rank's part of the last one empty.

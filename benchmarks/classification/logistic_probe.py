@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import Batch, CenterView, read_splits
+from benchmarks.classification.extraction import extract_splits
 from benchmarks.classification.features import freeze, mean_norm
 from benchmarks.classification.held_out import hold_out
 from benchmarks.classification.logistic import LogisticFit, PrincipalAxes, fit_logistic, principal_axes
@@ -24,11 +25,9 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     Raises:
         UserError: bad data, or an optimum that is not reached.
     """
-    splits = read_splits(data, on_bad_image=context.on_bad_image, num_workers=context.num_workers)
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     center = CenterView(protocol.test_resize, protocol.image_size)
-    val = frozen.extract_folder(splits.val, center, context, label="val features")
-    train = frozen.extract_folder(splits.train, center, context, label="train features")
+    splits, train, val = extract_splits(frozen, read_splits(data), center, context)
     scale, num_classes = mean_norm(train[0]), len(splits.train.classes)
     features, labels = (train[0] / scale).to(context.device), train[1].to(context.device)
 

@@ -1,4 +1,9 @@
-"""Which images of a list can be read: what `--on-bad-image skip` looks for before the work, so that none stops it."""
+"""Which images of a list cannot be read: looked at before training that reads them in every epoch.
+
+Where each image is read once, its reading tells, and none is looked at beforehand. Training for many epochs adds one
+more pass over its images, and knows from the first step on what it trains on: a run that was killed goes on with the
+same list, and its batches are those of a list without such images.
+"""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -6,6 +11,7 @@ from itertools import chain
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.classification.torchvision_data import LabelledImages
+from benchmarks.context import RunContext
 from mocobench.runtime.distributed import gather_objects, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress
@@ -13,25 +19,35 @@ from mocobench.runtime.progress import progress
 READ_AT_ONCE = 64  # images that a worker answers for together
 
 
-def readable(images: LabelledImages, *, num_workers: int) -> tuple[LabelledImages, tuple[str, ...]]:
-    """The images that can be read whole, and the names of the others; the ranks share the reading.
+def unreadable(images: LabelledImages, context: RunContext) -> tuple[int, ...]:
+    """The positions of the images that cannot be read whole, if `context` skips them; the ranks share the reading.
 
     Raises:
-        UserError: there is none that can be read.
+        UserError: none can be read.
     """
+    if context.on_bad_image == "stop":
+        return ()
     own = range(rank(), len(images), world_size())
     loader: DataLoader[int | None] = DataLoader(
-        _Faults(images), sampler=own, batch_size=READ_AT_ONCE, collate_fn=_only_bad, num_workers=num_workers
+        _Faults(images), sampler=own, batch_size=READ_AT_ONCE, collate_fn=_only_bad, num_workers=context.num_workers
     )
     found = list(chain.from_iterable(progress(loader, label="reading images", unit="batch")))
-    bad = sorted(chain.from_iterable(gather_objects(found)))
+    bad = tuple(sorted(chain.from_iterable(gather_objects(found))))
+    require_readable(images, bad)
+    return bad
+
+
+def require_readable(images: LabelledImages, bad: tuple[int, ...]) -> None:
+    """Refuse images of which all are bad.
+
+    Raises:
+        UserError: they are.
+    """
     if len(bad) == len(images):
         raise UserError(
             f"--on-bad-image skip: expected images that can be read, found {len(bad)} that cannot, "
             f"{images.name(bad[0])} among them; look at --data"
         )
-    rest = set(range(len(images))) - set(bad)
-    return images.select(sorted(rest)), tuple(images.name(index) for index in bad)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from msgspec.structs import replace
 
 from benchmarks.classification.checkpoint import checkpoints_of
 from benchmarks.classification.confusion import class_details
-from benchmarks.classification.data import CenterView, image_batches, read_splits
+from benchmarks.classification.data import CenterView, LabelledSplits, image_batches, leave_out, read_splits
 from benchmarks.classification.features import FEATURE_BATCH
 from benchmarks.classification.fine_tuning import FineTuning, fine_tune, logits_of
 from benchmarks.classification.held_out import hold_out
+from benchmarks.classification.readable import unreadable
 from benchmarks.classification.semi_protocol import SemiProtocol
 from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import Measurement, RunContext
@@ -33,8 +34,9 @@ def run_semi(backbone: Backbone, data: Path, protocol: SemiProtocol, context: Ru
         UserError: bad data, a bad list, a loss that is not finite, or more processes than passes in a batch.
     """
     require_a_pass_for_each_process(protocol)
-    splits = read_splits(data, on_bad_image=context.on_bad_image, num_workers=context.num_workers)
+    splits = read_splits(data)
     labelled = labelled_part(splits.train, protocol, context)
+    splits, labelled = without_unreadable(splits, labelled, context)
     identity = SplitIdentity(images=len(labelled), list_sha256=labelled.list_sha256())
     read = replace(splits.identity, splits={**splits.identity.splits, "labelled": identity})
     say(f"{len(labelled)} of {len(splits.train)} images are labelled")
@@ -65,6 +67,20 @@ def require_a_pass_for_each_process(protocol: SemiProtocol) -> None:
             f"imagenet-semi: expected at most {passes} processes, one for each --bn-batch {protocol.bn_batch} of "
             f"--batch-size {protocol.batch_size}, found {world_size()}; start fewer"
         )
+
+
+def without_unreadable(
+    splits: LabelledSplits, labelled: LabelledImages, context: RunContext
+) -> tuple[LabelledSplits, LabelledImages]:
+    """Splits and labelled images without those that cannot be read; training images without a label are not looked at.
+
+    Raises:
+        UserError: none can be read, or a class has no training image any more.
+    """
+    bad, bad_val = unreadable(labelled, context), unreadable(splits.val, context)
+    names = {labelled.name(index) for index in bad}
+    bad_train = [index for index in range(len(splits.train)) if splits.train.name(index) in names] if bad else ()
+    return splits.without(train=bad_train, val=bad_val), leave_out(labelled, bad)
 
 
 def labelled_part(train: LabelledImages, protocol: SemiProtocol, context: RunContext) -> LabelledImages:
@@ -107,7 +123,13 @@ def best_classes(tuning: FineTuning, val: LabelledImages) -> torch.Tensor:
     own = torch.arange(len(val)).tensor_split(world_size())[rank()].tolist()
     view, found = CenterView(protocol.test_resize, protocol.image_size), [torch.empty(0, count, dtype=torch.int64)]
     for images, _ in image_batches(
-        val, own, view=view, batch_size=FEATURE_BATCH, seed=context.seed, num_workers=context.num_workers
+        val,
+        own,
+        view=view,
+        batch_size=FEATURE_BATCH,
+        seed=context.seed,
+        num_workers=context.num_workers,
+        on_bad_image=context.on_bad_image,
     ):
         found.append(logits_of(tuning, images).cpu().topk(count, dim=1).indices)
     return gather_parts(torch.cat(found), len(val))

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.classification.class_precision import precision_details
 from benchmarks.classification.data import CenterView
+from benchmarks.classification.extraction import extract_folder
 from benchmarks.classification.features import FrozenBackbone, freeze, mean_norm
 from benchmarks.classification.svm_protocol import SvmProtocol
 from benchmarks.context import Measurement, RunContext
@@ -222,7 +223,7 @@ def _features(
     paths = tuple(image.path for image in images.images)
     folder = ImageFolder(data, paths, labels=(0,) * len(paths), classes=("any",))
     view = CenterView(protocol.test_resize, protocol.image_size)
-    features: np.ndarray = frozen.extract_folder(folder, view, context, label=label)[0].numpy()
+    features: np.ndarray = extract_folder(frozen, folder, view, context, label=label).features.numpy()
     return features
 
 

@@ -75,7 +75,7 @@ def _add_classification_flags(parser: Parser, task: str) -> None:
             "--on-bad-image",
             choices=("stop", "skip"),
             default="stop",
-            help="(stop) skip: read every image once before the work and leave out those that cannot be",
+            help="(stop) one that cannot be read; skip: leave it out, count and name it in the record",
         )
     if task in ("imagenet-linear", "imagenet-semi"):
         flags.add_argument("--resume", choices=("auto", "never"), default="auto", help=RESUME_HELP)
