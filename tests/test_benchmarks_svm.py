@@ -12,7 +12,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import LinearSVC
 from tiny_classification import run_tiny
 
-from benchmarks.classification.svm import Examples, choose_cost, fit_and_score, image_ap, low_shot, presence, run_svm
+from benchmarks.classification.svm import Examples, choose_cost, fit_and_score, image_ap, low_shot, run_svm
+from benchmarks.classification.svm_images import presence
 from benchmarks.classification.svm_protocol import SVM_PROTOCOLS, SvmProtocol
 from benchmarks.context import RunContext
 from benchmarks.detection.records import DetectionSet, LabelledImage

@@ -1,7 +1,6 @@
 """VOC07 classification: one linear SVM per class on frozen features, mean average precision over 11 recalls.
 
-N: images, C: channels, K: classes. An image's presence of a class is PRESENT, ABSENT, or DIFFICULT where all of its
-objects of the class are; such an image is neither trained nor scored on for that class, as in the VOC devkit.
+N: images, C: channels, K: classes.
 """
 
 from dataclasses import dataclass
@@ -10,25 +9,33 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.classification.class_precision import precision_details
 from benchmarks.classification.data import CenterView
 from benchmarks.classification.extraction import extract_folder
 from benchmarks.classification.features import FrozenBackbone, freeze, mean_norm
+from benchmarks.classification.svm_images import (
+    ABSENT,
+    DIFFICULT,
+    PRESENT,
+    measurable_classes,
+    presence,
+    read_images,
+    say_skipped,
+    without_images,
+)
 from benchmarks.classification.svm_protocol import SvmProtocol
 from benchmarks.context import Measurement, RunContext
-from benchmarks.detection.records import DetectionSet
-from benchmarks.detection.voc_data import read_voc
+from benchmarks.detection.records import DetectionData
 from benchmarks.detection.voc_metric import Outcome, average_precision
 from benchmarks.result import Metric
 from mocobench.runtime.distributed import gather_objects, rank, world_size
-from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import ImageFolder
 from mocobench.runtime.progress import progress, say
 from mocobench.runtime.seeds import derive_seed
 from transfer.backbone import Backbone
 
-PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 NEGATIVES_PER_POSITIVE = 19  # of low-shot training sets
 
 
@@ -53,21 +60,16 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
     Raises:
         UserError: bad data, or no class that can be measured.
     """
-    sets = read_voc(
-        data,
-        train_splits=protocol.train_splits,
-        test_splits=protocol.test_splits,
-        classes="voc",
-        on_bad_annotation=context.on_bad_annotation,
-    )
+    sets = read_images(data, protocol, context)
+    measurable_classes(sets, protocol)  # stops before the long work where there is none
     frozen = freeze(backbone, device=context.device, precision=context.precision)
+    sets, train_features, test_features = extract_sets(frozen, sets, data, protocol, context)
+    chosen, classes = measurable_classes(sets, protocol), sets.train.classes
+    left_out = [name for label, name in enumerate(classes) if label not in chosen]
+    if left_out:
+        say(f"left out, with too few positive images: {', '.join(left_out)}")
+    train, test = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (train_features, test_features))
     presences = presence(sets.train), presence(sets.test)  # N x K
-    chosen = measurable_classes(*presences, sets.train.classes, protocol)
-    features = [
-        _features(frozen, images, data, protocol, context, label)
-        for images, label in ((sets.train, "train features"), (sets.test, "test features"))
-    ]
-    train, test = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in features)
     own = {}
     for label in progress(chosen[rank() :: world_size()], label="SVMs", unit="class"):
         of_train, of_test = (
@@ -77,30 +79,51 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
         own[label] = score_class(of_train, of_test, label, protocol, seed=context.seed)
     frozen.require_unmoved()
     of_label = {label: scores for shared in gather_objects(own) for label, scores in shared.items()}
-    per_class: dict[str, dict[str, Any]] = {}
-    few: dict[int, list[list[float]]] = {shots: [] for shots in protocol.shots}
-    for label in chosen:
-        scores, draws_of = of_label[label]
-        per_class[sets.train.classes[label]] = scores
-        for shots, draws in draws_of.items():
-            few[shots].append(draws)
-    left_out = [name for name in sets.train.classes if name not in per_class]
+    per_class = {classes[label]: of_label[label][0] for label in chosen}
+    few = {
+        shots: draws
+        for shots in protocol.shots
+        if (draws := [of_label[label][1][shots] for label in chosen if shots in of_label[label][1]])
+    }
+    spread = {f"map_{shots}": draws_over_classes(draws, shots) for shots, draws in few.items()}
     metrics = {"map": mean(found["ap"] for found in per_class.values())}
-    metric_info, spread = {"map": Metric("mAP")}, {}
-    for shots, draws in few.items():
-        if draws:
-            of_draw = [mean(aps) for aps in zip(*draws, strict=True)]  # the mean over classes, draw by draw
-            metrics[f"map_{shots}"], metric_info[f"map_{shots}"] = mean(of_draw), Metric(f"mAP, {shots} pos.")
-            std = stdev(of_draw) if len(of_draw) > 1 else 0.0
-            spread[f"map_{shots}"] = {"std": std, "classes": len(draws), "draws": of_draw}
-            say(f"low-shot, {shots} positive: mAP {mean(of_draw):.2f} +- {std:.2f} over {len(of_draw)} draws")
+    metrics |= {name: mean(found["draws"]) for name, found in spread.items()}
+    metric_info = {"map": Metric("mAP")} | {f"map_{shots}": Metric(f"mAP, {shots} pos.") for shots in few}
     details = {
-        "feature_norm": _mean_norm(features[1]),
+        "feature_norm": mean_norm(torch.from_numpy(test_features)),
         **precision_details(per_class, context),
         "left_out": left_out,
         "low_shot": spread,
     }
     return Measurement(metrics, metric_info, sets.identity, details)
+
+
+def extract_sets(
+    frozen: FrozenBackbone, sets: DetectionData, data: Path, protocol: SvmProtocol, context: RunContext
+) -> tuple[DetectionData, np.ndarray, np.ndarray]:
+    """Features (N, C) of the training and of the test images, and the sets that they are of.
+
+    Those are the sets given, but for images that cannot be read and are left out, which is said.
+
+    Raises:
+        UserError: as `extract_folder`.
+    """
+    view, found = CenterView(protocol.test_resize, protocol.image_size), []
+    for images, label in ((sets.train.images, "train features"), (sets.test.images, "test features")):
+        paths = tuple(image.path for image in images)
+        folder = ImageFolder(data, paths, labels=(0,) * len(paths), classes=("any",))
+        found.append(extract_folder(frozen, folder, view, context, label=label))
+    sets = without_images(sets, train=found[0].left_out, test=found[1].left_out)
+    say_skipped(sets)
+    return sets, found[0].features.numpy(), found[1].features.numpy()
+
+
+def draws_over_classes(draws: list[list[float]], shots: int) -> dict[str, Any]:
+    """Of each class's average precisions draw by draw: their means over classes, which are said with their spread."""
+    of_draw = [mean(aps) for aps in zip(*draws, strict=True)]
+    std = stdev(of_draw) if len(of_draw) > 1 else 0.0
+    say(f"low-shot, {shots} positive: mAP {mean(of_draw):.2f} +- {std:.2f} over {len(of_draw)} draws")
+    return {"std": std, "classes": len(draws), "draws": of_draw}
 
 
 def score_class(
@@ -124,35 +147,6 @@ def score_class(
         if shots <= scores["train_images"]
     }
     return scores, few
-
-
-def presence(images: DetectionSet) -> np.ndarray:
-    """Of every class in every image (N, K)."""
-    found = np.full((len(images.images), len(images.classes)), ABSENT)
-    for row, image in zip(found, images.images, strict=True):
-        row[image.labels[image.difficult]] = DIFFICULT
-        row[image.labels[~image.difficult]] = PRESENT
-    return found
-
-
-def measurable_classes(
-    train: np.ndarray, test: np.ndarray, classes: tuple[str, ...], protocol: SvmProtocol
-) -> list[int]:
-    """Classes with positive images for each fold and for the test; the others are said.
-
-    Raises:
-        UserError: there is none.
-    """
-    enough = ((train == PRESENT).sum(axis=0) >= protocol.folds) & ((test == PRESENT).sum(axis=0) >= 1)
-    chosen = np.flatnonzero(enough).tolist()
-    if not chosen:
-        raise UserError(
-            f"voc-svm: expected a class with {protocol.folds} positive training images and one to test on, found none"
-        )
-    if len(chosen) < len(classes):
-        others = ", ".join(name for label, name in enumerate(classes) if label not in chosen)
-        say(f"left out, with too few positive images: {others}")
-    return chosen
 
 
 def choose_cost(train: Examples, protocol: SvmProtocol, *, seed: int) -> float:
@@ -215,19 +209,3 @@ def low_shot(
 
 def _num_present(examples: Examples) -> int:
     return int((examples.presence == PRESENT).sum())
-
-
-def _features(
-    frozen: FrozenBackbone, images: DetectionSet, data: Path, protocol: SvmProtocol, context: RunContext, label: str
-) -> np.ndarray:
-    paths = tuple(image.path for image in images.images)
-    folder = ImageFolder(data, paths, labels=(0,) * len(paths), classes=("any",))
-    view = CenterView(protocol.test_resize, protocol.image_size)
-    features: np.ndarray = extract_folder(frozen, folder, view, context, label=label).features.numpy()
-    return features
-
-
-def _mean_norm(features: np.ndarray) -> float:
-    import torch
-
-    return mean_norm(torch.from_numpy(features))

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from benchmarks.detection.annotations import BadAnnotations, check_size, split_identity
+from benchmarks.detection.annotations import BadAnnotations, check_size, read_upright_size, split_identity
 from benchmarks.detection.checks import check_sets
 from benchmarks.detection.records import DetectionData, DetectionSet, LabelledImage
 from benchmarks.detection.voc_files import VocFiles, list_voc_split
@@ -21,6 +21,7 @@ VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+UNREADABLE = ": cannot be read"  # after the name of an image that is left out
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -56,6 +57,7 @@ def read_voc(
     test_splits: tuple[str, ...],
     classes: str,
     on_bad_annotation: str = "stop",
+    on_bad_image: str = "stop",
 ) -> DetectionData:
     """Read the training and test splits of a VOC data set and check every file before any training.
 
@@ -67,17 +69,18 @@ def read_voc(
         on_bad_annotation: what an empty box, a box outside its image, an unknown class or an unreadable object
             does: `stop` raises, `skip` leaves the object out and lists it in the identity. The same for a test
             image among the training images and a class that training never sees: see `check_sets`.
+        on_bad_image: what a file without an image's header does, the same.
 
     Raises:
         UserError: the above, a missing folder or file, broken XML, a size that is not the image's, an image listed
             twice, or nothing to train or to test on. The file is named and, within it, the object.
     """
-    bad = BadAnnotations(on_bad_annotation)
-    train = _read_annotations(data, train_splits, bad)
+    bad, skip_images = BadAnnotations(on_bad_annotation), on_bad_image == "skip"
+    train = _read_annotations(data, train_splits, bad, skip_images=skip_images)
     names = VOC_CLASSES if classes == "voc" else _found_classes(train)
     known_from = "of the 20 of PASCAL VOC" if classes == "voc" else "of the classes in the training splits"
     train_set = _label(train, names, known_from, bad)
-    test = _read_annotations(data, test_splits, bad)
+    test = _read_annotations(data, test_splits, bad, skip_images=skip_images)
     test_set = _label(test, names, known_from, bad)
     checked = check_sets(train_set, test_set, source=data, bad=bad)
     identity = DataIdentity(
@@ -92,7 +95,9 @@ def read_voc(
     return DetectionData(checked.train, checked.test, identity, checked.notes)
 
 
-def _read_annotations(data: Path, splits: tuple[str, ...], bad: BadAnnotations) -> list[VocAnnotation]:
+def _read_annotations(
+    data: Path, splits: tuple[str, ...], bad: BadAnnotations, *, skip_images: bool
+) -> list[VocAnnotation]:
     files: dict[str, VocFiles] = {}
     for split in splits:
         for entry in list_voc_split(data, split):
@@ -101,7 +106,21 @@ def _read_annotations(data: Path, splits: tuple[str, ...], bad: BadAnnotations) 
                     f"{data}: expected the splits {', '.join(splits)} to share no image, found {entry.image_id} twice"
                 )
             files[entry.image_id] = entry
-    return [parse_annotation(entry, bad) for entry in progress(files.values(), label="reading VOC", unit="image")]
+    annotations = []
+    for entry in progress(files.values(), label="reading VOC", unit="image"):
+        if skip_images and not _is_image(entry.image):
+            bad.skipped.append(entry.image.name + UNREADABLE)
+        else:
+            annotations.append(parse_annotation(entry, bad))
+    return annotations
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        read_upright_size(path)
+    except UserError:
+        return False
+    return True
 
 
 def _found_classes(annotations: list[VocAnnotation]) -> tuple[str, ...]:

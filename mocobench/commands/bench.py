@@ -70,13 +70,12 @@ def add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) -
 def _add_classification_flags(parser: Parser, task: str) -> None:
     """How to run; none of it changes the protocol, but `--label-list` the labelled images."""
     flags = parser.add_argument_group("running a classification task")
-    if task != "voc-svm":
-        flags.add_argument(
-            "--on-bad-image",
-            choices=("stop", "skip"),
-            default="stop",
-            help="(stop) one that cannot be read; skip: leave it out, count and name it in the record",
-        )
+    flags.add_argument(
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="(stop) one that cannot be read; skip: leave it out, count and name it in the record",
+    )
     if task in ("imagenet-linear", "imagenet-semi"):
         flags.add_argument("--resume", choices=("auto", "never"), default="auto", help=RESUME_HELP)
         flags.add_argument(

@@ -1,0 +1,94 @@
+"""PASCAL VOC's images as voc-svm has them: which classes each shows, and which images and classes are left out.
+
+N: images, K: classes. An image's presence of a class is PRESENT, ABSENT, or DIFFICULT where all of its objects of the
+class are; such an image is neither trained nor scored on for that class, as in the VOC devkit.
+"""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.classification.svm_protocol import SvmProtocol
+from benchmarks.context import RunContext
+from benchmarks.detection.records import DetectionData, DetectionSet
+from benchmarks.detection.voc_data import UNREADABLE, read_voc
+from benchmarks.result import SplitIdentity
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.progress import say
+
+PRESENT, DIFFICULT, ABSENT = 1, 0, -1
+
+
+def read_images(data: Path, protocol: SvmProtocol, context: RunContext) -> DetectionData:
+    """The protocol's splits.
+
+    Raises:
+        UserError: bad data; see `read_voc`.
+    """
+    return read_voc(
+        data,
+        train_splits=protocol.train_splits,
+        test_splits=protocol.test_splits,
+        classes="voc",
+        on_bad_annotation=context.on_bad_annotation,
+        on_bad_image=context.on_bad_image,
+    )
+
+
+def without_images(sets: DetectionData, *, train: Collection[int], test: Collection[int]) -> DetectionData:
+    """Without the images at these positions, which cannot be read; the identity names them.
+
+    The hash of a list that lacks some is that of the whole list's hash and their names.
+    """
+    identity, kept = sets.identity, {"train": sets.train, "test": sets.test}
+    for split, positions in (("train", frozenset(train)), ("test", frozenset(test))):
+        if not positions:
+            continue
+        images = kept[split].images
+        lacking = [images[at].path.name + UNREADABLE for at in sorted(positions)]
+        rest = tuple(image for at, image in enumerate(images) if at not in positions)
+        listed = "\n".join([identity.splits[split].list_sha256, *lacking])
+        found = SplitIdentity(
+            images=len(rest),
+            objects=sum(len(image.boxes) for image in rest),
+            list_sha256=hashlib.sha256(listed.encode()).hexdigest(),
+        )
+        kept[split] = replace(kept[split], images=rest)
+        identity = replace(identity, splits={**identity.splits, split: found}, skipped=(*identity.skipped, *lacking))
+    return replace(sets, train=kept["train"], test=kept["test"], identity=identity)
+
+
+def say_skipped(sets: DetectionData) -> None:
+    """How many images cannot be read, if any, and the first of them."""
+    lacking = [name for name in sets.identity.skipped if name.endswith(UNREADABLE)]
+    if lacking:
+        first = lacking[0].removesuffix(UNREADABLE)
+        say(f"images that cannot be read: {len(lacking)}, {first} first; they are left out")
+
+
+def presence(images: DetectionSet) -> np.ndarray:
+    """Of every class in every image (N, K)."""
+    found = np.full((len(images.images), len(images.classes)), ABSENT)
+    for row, image in zip(found, images.images, strict=True):
+        row[image.labels[image.difficult]] = DIFFICULT
+        row[image.labels[~image.difficult]] = PRESENT
+    return found
+
+
+def measurable_classes(sets: DetectionData, protocol: SvmProtocol) -> list[int]:
+    """Labels of the classes with positive images for each fold and for the test.
+
+    Raises:
+        UserError: there is none.
+    """
+    positive, to_test_on = ((presence(images) == PRESENT).sum(axis=0) for images in (sets.train, sets.test))
+    enough = (positive >= protocol.folds) & (to_test_on >= 1)
+    chosen: list[int] = np.flatnonzero(enough).tolist()
+    if not chosen:
+        raise UserError(
+            f"voc-svm: expected a class with {protocol.folds} positive training images and one to test on, found none"
+        )
+    return chosen
