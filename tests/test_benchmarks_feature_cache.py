@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from benchmarks.classification.data import CenterView, read_splits
 from benchmarks.classification.extraction import extract_folder
@@ -38,6 +39,11 @@ def extract(frozen: FrozenBackbone, train: ImageFolder, folder: Path | None, vie
     return found.features
 
 
+def extract_bank(frozen: FrozenBackbone, train: ImageFolder, folder: Path | None) -> torch.Tensor:
+    context = replace(CONTEXT, features=folder)
+    return extract_folder(frozen, train, VIEW, context, label="features", form="unit float16").features
+
+
 def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     def features(self: FrozenBackbone, images: torch.Tensor) -> torch.Tensor:
         raise AssertionError("computed although they are kept")
@@ -66,6 +72,70 @@ def test_anything_else_is_another_file(frozen: FrozenBackbone, train: ImageFolde
     few = train.select([0, 7])
     assert torch.equal(extract(frozen, few, tmp_path), extract(frozen, few, None))
     assert len(list(tmp_path.glob("features-*"))) == 4
+
+
+def test_a_bank_is_of_unit_length_and_half_precision(
+    frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = F.normalize(extract(frozen, train, None), dim=1).half()
+    assert torch.equal(extract_bank(frozen, train, None), expected)
+    bank = extract_bank(frozen, train, tmp_path / "kept")
+    assert bank.dtype == torch.float16
+    assert torch.equal(bank, expected)
+    (file,) = (tmp_path / "kept").iterdir()
+    assert torch.equal(load_file(file)["features"], expected)
+    assert 2 * expected.numel() < file.stat().st_size < 2 * expected.numel() + 1024
+    refuse_to_compute(monkeypatch)
+    assert torch.equal(extract_bank(frozen, train, tmp_path / "kept"), expected)
+
+
+def test_a_bank_is_mapped_into_memory(frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path) -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the system does not list what is mapped")
+    bank = extract_bank(frozen, train, tmp_path / "kept")
+    (file,) = (tmp_path / "kept").iterdir()
+    (line,) = (line for line in maps.read_text().splitlines() if line.endswith(str(file)))
+    first, last = (int(address, 16) for address in line.split()[0].split("-"))
+    assert first <= bank.data_ptr() < last
+
+
+def test_features_and_banks_are_files_of_their_own(
+    frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract_bank(frozen, train, tmp_path / "bank")
+    (bank_file,) = (tmp_path / "bank").iterdir()
+    # A bank is not taken for features.
+    features = extract(frozen, train, tmp_path / "bank")
+    assert torch.equal(features, extract(frozen, train, None))
+    assert len(list((tmp_path / "bank").iterdir())) == 2
+    # Of features that are kept a bank is made without computing them again, and is the same to the last bit.
+    extract(frozen, train, tmp_path / "features")
+    refuse_to_compute(monkeypatch)
+    extract_bank(frozen, train, tmp_path / "features")
+    assert (tmp_path / "features" / bank_file.name).read_bytes() == bank_file.read_bytes()
+    assert len(list((tmp_path / "features").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda content: content[:-4] + bytes(4), "its values are not those that were written"),
+        (lambda content: content[:-100], r"it has \d+ bytes instead of \d+"),
+        (lambda content: content.replace(b'"F16"', b'"F32"'), "it holds other features than its name says"),
+        (lambda content: content.replace(b"unit float16", b"unit float32"), "it holds other features than its name"),
+    ],
+)
+def test_a_damaged_bank_is_noticed_and_made_again(
+    frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, found: str
+) -> None:
+    expected = extract_bank(frozen, train, tmp_path / "kept").clone()
+    (file,) = (tmp_path / "kept").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert torch.equal(extract_bank(frozen, train, tmp_path / "kept"), expected)
+    assert re.search(found + r".*; the features are computed again", capsys.readouterr().out)
+    assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

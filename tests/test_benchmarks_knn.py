@@ -1,18 +1,20 @@
 """Weighted kNN: the vote by hand, blocks that change nothing, and the task end to end."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from benchmarks.classification.knn import run_knn
 from benchmarks.classification.protocol import KnnProtocol
 from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.neighbors import knn_accuracies, nearest, vote
+from mocobench.runtime.neighbors import half_precision_bank, knn_accuracies, knn_predictions, nearest, vote
 from transfer.network import random_backbone
 
 CPU = torch.device("cpu")
@@ -102,6 +104,59 @@ def test_a_bank_in_half_precision_has_the_same_neighbors() -> None:
     expected, expected_positions = nearest(queries, bank.float(), k=9, device=CPU)
     assert torch.equal(cosines, expected)
     assert torch.equal(positions, expected_positions)
+
+
+def test_a_bank_of_half_precision_by_hand() -> None:
+    # 3, 4 and 0 over their length are 0.6, 0.8 and 0; float16 has 11 bits for them: steps of 2 ** -11.
+    bank = half_precision_bank(torch.tensor([[3e6, 4e6, 0.0], [0.0, 0.0, 1e-8]]))
+    assert bank.dtype == torch.float16
+    assert bank.float().tolist() == [[1229 / 2048, 819 / 1024, 0.0], [0.0, 0.0, 1.0]]
+
+
+def test_half_precision_moves_a_cosine_by_at_most_a_rounding() -> None:
+    features = torch.randn(500, 64, generator=torch.Generator().manual_seed(4)).relu()
+    moved = (F.normalize(half_precision_bank(features).double(), dim=1) - F.normalize(features.double(), dim=1)) @ (
+        F.normalize(features[:50].double(), dim=1).T
+    )
+    assert 0 < moved.abs().max() < 2**-11
+    assert moved.std() < 2**-14
+
+
+@pytest.mark.parametrize("bank_block", [64, 10_000])
+def test_the_search_of_a_half_precision_bank_is_exact(bank_block: int) -> None:
+    generator = torch.Generator().manual_seed(5)
+    bank = half_precision_bank(torch.randn(700, 32, generator=generator).relu())
+    queries = torch.randn(40, 32, generator=generator).relu()
+    cosines, positions = nearest(queries, bank, k=30, device=CPU, bank_block=bank_block)
+    expected = F.normalize(queries.double(), dim=1) @ F.normalize(bank.double(), dim=1).T
+    ranked, expected_positions = expected.sort(dim=1, descending=True)
+    assert torch.equal(positions, expected_positions[:, :30])
+    torch.testing.assert_close(cosines.double(), ranked[:, :30], rtol=0, atol=1e-6)
+
+
+def test_kept_features_change_no_number(bright_and_dark: Path, tmp_path: Path) -> None:
+    protocol = KnnProtocol(id="x", expected_images=(), image_size=32, test_resize=36, neighbors=(1, 5))
+    backbone = random_backbone("resnet18", 0)
+    expected = run_knn(backbone, bright_and_dark, protocol, CONTEXT)
+    for _ in range(2):  # written, then read
+        assert run_knn(backbone, bright_and_dark, protocol, replace(CONTEXT, features=tmp_path / "kept")) == expected
+    kinds = {load_file(path)["features"].dtype for path in (tmp_path / "kept").iterdir()}
+    assert kinds == {torch.float32, torch.float16}  # queries and bank
+
+
+def test_the_task_votes_by_a_half_precision_bank(bright_and_dark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    banks, search = [], knn_predictions
+
+    def keep(bank, *arguments, **keywords):
+        banks.append(bank[0])
+        return search(bank, *arguments, **keywords)
+
+    monkeypatch.setattr("benchmarks.classification.knn.knn_predictions", keep)
+    protocol = KnnProtocol(id="x", expected_images=(), image_size=32, test_resize=36, neighbors=(1,))
+    run_knn(random_backbone("resnet18", 0), bright_and_dark, protocol, CONTEXT)
+    (bank,) = banks
+    assert bank.dtype == torch.float16
+    torch.testing.assert_close(bank.float().norm(dim=1), torch.ones(12), rtol=0, atol=1e-3)
 
 
 def test_every_query_in_the_bank_finds_itself() -> None:

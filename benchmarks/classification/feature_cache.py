@@ -21,6 +21,7 @@ from mocobench.runtime.files import atomic_file
 VERSION = 3  # goes up when the same key would give other features, or another file
 FEATURES, LEFT_OUT = "features", "left_out"
 HASH_BLOCK = 2**24  # values
+NAMES = {torch.float32: "F32", torch.float16: "F16"}  # as safetensors has them
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class KeptFeatures:
 class FeatureFile:
     """Features (N, C) being written to an open file, part after part; of N + M images `left_out` are without."""
 
-    def __init__(self, file: BinaryIO, key: dict[str, Any], *, shape: tuple[int, int]) -> None:
+    def __init__(self, file: BinaryIO, key: dict[str, Any], *, shape: tuple[int, int], dtype: torch.dtype) -> None:
         self.left_out: tuple[int, ...] = ()
-        self._file, self._key = file, key
+        self._file, self._key, self._dtype = file, key, dtype
         (self._num_images, self._size), self._num_written = shape, 0
         self._sha = hashlib.sha256()
         # No number of the final header is longer.
@@ -46,9 +47,9 @@ class FeatureFile:
 
     def _header(self, num_features: int, num_left_out: int, sha256: str) -> bytes:
         metadata = {"key": json.dumps(self._key, sort_keys=True), "sha256": sha256}
-        middle = 4 * num_features * self._size
+        middle = self._dtype.itemsize * num_features * self._size
         tensors = (
-            (FEATURES, "F32", [num_features, self._size], [0, middle]),
+            (FEATURES, NAMES[self._dtype], [num_features, self._size], [0, middle]),
             (LEFT_OUT, "I64", [num_left_out], [middle, middle + 8 * num_left_out]),
         )
         content: dict[str, Any] = {"__metadata__": metadata}
@@ -57,7 +58,8 @@ class FeatureFile:
         return json.dumps(content).encode()
 
     def append(self, features: torch.Tensor) -> None:
-        """The next features (n, C), float32 on the CPU."""
+        """The next features (n, C), on the CPU."""
+        assert features.dtype == self._dtype, features.dtype
         self._write(features.numpy().tobytes())
         self._num_written += len(features)
 
@@ -81,7 +83,9 @@ def cache_path(folder: Path, key: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def write_features(path: Path, key: dict[str, Any], *, shape: tuple[int, int]) -> Iterator[FeatureFile]:
+def write_features(
+    path: Path, key: dict[str, Any], *, shape: tuple[int, int], dtype: torch.dtype
+) -> Iterator[FeatureFile]:
     """A file to append features to in the body; it appears at `path` when the body ends without an error.
 
     `shape` is that of the features of all images; those in the file's `left_out` have none.
@@ -90,26 +94,28 @@ def write_features(path: Path, key: dict[str, Any], *, shape: tuple[int, int]) -
         UserError: the folder cannot be written or the disk is full.
     """
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        features = FeatureFile(file, key, shape=shape)
+        features = FeatureFile(file, key, shape=shape, dtype=dtype)
         yield features
         features.close()
 
 
-def read_features(path: Path, key: dict[str, Any], *, shape: tuple[int, int]) -> KeptFeatures | None:
+def read_features(
+    path: Path, key: dict[str, Any], *, shape: tuple[int, int], dtype: torch.dtype
+) -> KeptFeatures | None:
     """The features at `path` as a memory map, or None, with a line that says why, where they are not usable.
 
-    `shape` is as in `write_features`.
+    `shape` and `dtype` are as in `write_features`.
     """
     if not path.exists():
         return None
     try:
-        return _read_checked(path, key, shape)
+        return _read_checked(path, key, shape, dtype)
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"{path}: not used, {error}; the features are computed again", flush=True)
         return None
 
 
-def _read_checked(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> KeptFeatures:
+def _read_checked(path: Path, key: dict[str, Any], shape: tuple[int, int], dtype: torch.dtype) -> KeptFeatures:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > path.stat().st_size:
@@ -117,13 +123,15 @@ def _read_checked(path: Path, key: dict[str, Any], shape: tuple[int, int]) -> Ke
         content = json.loads(file.read(length))
     metadata, (num_left_out,) = content["__metadata__"], content[LEFT_OUT]["shape"]
     expected = [shape[0] - num_left_out, shape[1]]
-    if json.loads(metadata["key"]) != json.loads(json.dumps(key)) or content[FEATURES]["shape"] != expected:
+    is_asked_for = content[FEATURES]["shape"] == expected and content[FEATURES]["dtype"] == NAMES[dtype]
+    if not is_asked_for or json.loads(metadata["key"]) != json.loads(json.dumps(key)):
         raise ValueError("it holds other features than its name says")
-    bounds = 8 + length, 8 + length + 4 * expected[0] * expected[1]
+    bounds = 8 + length, 8 + length + dtype.itemsize * expected[0] * expected[1]
     if path.stat().st_size != bounds[1] + 8 * num_left_out:
         raise ValueError(f"it has {path.stat().st_size} bytes instead of {bounds[1] + 8 * num_left_out}")
     # Copy on write: the map is private to this process and the file stays as it is.
-    values = np.memmap(path, dtype=np.float32, mode="c", offset=bounds[0], shape=(expected[0], expected[1]))
+    kind = torch.empty(0, dtype=dtype).numpy().dtype
+    values = np.memmap(path, dtype=kind, mode="c", offset=bounds[0], shape=(expected[0], expected[1]))
     sha, flat = hashlib.sha256(), values.reshape(-1)
     for start in range(0, flat.size, HASH_BLOCK):
         sha.update(flat[start : start + HASH_BLOCK].tobytes())

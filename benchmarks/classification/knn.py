@@ -21,7 +21,8 @@ CLASSES_AT = 20  # neighbours
 def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunContext) -> Measurement:
     """Classify `data/val` by the features of `data/train`: top-1 accuracy for each number of neighbours.
 
-    The ranks share the features and the queries. Classes are described at the k nearest to 20, so that none is chosen.
+    The bank is in half precision (see `half_precision_bank`), whether features are kept or not. The ranks share the
+    features and the queries. Classes are described at the k nearest to 20, so that none is chosen.
 
     Raises:
         UserError: bad data, or more neighbours than training images.
@@ -30,7 +31,7 @@ def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunC
     require_enough_neighbors(protocol.neighbors, len(splits.train))
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     view = CenterView(protocol.test_resize, protocol.image_size)
-    splits, train, (features, labels) = extract_splits(frozen, splits, view, context)
+    splits, train, (features, labels) = extract_splits(frozen, splits, view, context, train_form="unit float16")
     require_enough_neighbors(protocol.neighbors, len(splits.train))
     own = knn_predictions(
         train,
