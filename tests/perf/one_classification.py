@@ -24,7 +24,7 @@ from benchmarks.classification.probe import grid
 from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol, LogisticProtocol
 from mocobench.runtime.device import choose_precision
 from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
-from mocobench.runtime.neighbors import BANK_BLOCK, QUERY_BLOCK, nearest
+from mocobench.runtime.neighbors import BANK_BLOCK, QUERY_BLOCK, half_precision_bank, nearest
 from transfer.network import random_backbone
 
 NUM_IMAGES, IMAGE_SIZE, FEATURE_SIZE = 64, 224, 2048
@@ -101,26 +101,33 @@ def measure_sweep(*, rounds: int, device: torch.device) -> dict[str, Any]:
 
 
 def measure_knn(*, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Peak memory is that of the first search, above what the process had before it made bank and queries."""
+    """The bank is in half precision, as the task's; the bare products have it in float32 already.
+
+    Peak memory is that of the first search, above what the process had before it made bank and queries.
+    """
     reset_peak_memory(device)
     before = peak_memory_bytes(device)["host"]
     generator = torch.Generator().manual_seed(0)
-    bank = torch.randn(BANK_SIZE, FEATURE_SIZE, generator=generator)
+    bank = torch.empty(BANK_SIZE, FEATURE_SIZE, dtype=torch.float16)
+    for part in bank.split(BANK_BLOCK):
+        part.copy_(half_precision_bank(torch.randn(len(part), FEATURE_SIZE, generator=generator)))
     queries = torch.randn(NUM_QUERIES, FEATURE_SIZE, generator=generator)
     nearest(queries[:QUERY_BLOCK], bank[:QUERY_BLOCK], k=NUM_NEIGHBORS, device=device)
-
-    def bare() -> None:
-        on_device = queries.to(device)
-        for block in bank.split(BANK_BLOCK):
-            block_on_device = block.to(device)
-            for part in on_device.split(QUERY_BLOCK):
-                part @ block_on_device.T
 
     def search() -> None:
         nearest(queries, bank, k=NUM_NEIGHBORS, device=device)
 
     search()
     peak = peak_memory_bytes(device)["host"] - before
+    whole = bank.float()
+
+    def bare() -> None:
+        on_device = queries.to(device)
+        for block in whole.split(BANK_BLOCK):
+            block_on_device = block.to(device)
+            for part in on_device.split(QUERY_BLOCK):
+                part @ block_on_device.T
+
     seconds = seconds_in_turns({"products": bare, "search": search}, rounds=rounds, device=device, warm_up=False)
     return {"seconds": seconds, "bank_bytes": bank.nbytes, "peak_bytes": peak}
 
