@@ -69,7 +69,8 @@ def training_images(data: Path) -> TrainingImages:
     if data.suffix == ".tar" and not data.is_dir():
         return open_shards(expand_pattern(data))
     if not data.is_dir():
-        raise UserError(f"--data {data}: expected a folder that holds train/, or shards (.tar), found no such folder")
+        found = "a file" if data.exists() else "no such folder"
+        raise UserError(f"--data {data}: expected a folder that holds train/, or shards (.tar), found {found}")
     if not (data / "train").is_dir():
         found = ", ".join(sorted(entry.name for entry in data.iterdir())[:5]) or "nothing"
         raise UserError(f"--data {data}: expected train/ with images below it, found {found}")

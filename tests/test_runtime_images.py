@@ -1,6 +1,9 @@
 """Every kind of image file comes out as upright 8-bit RGB; what cannot be decoded is one line with its name."""
 
+import errno
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import decode_rgb, read_rgb
+from mocobench.runtime.images import decode_rgb, list_images, read_rgb
 
 RED, DARK = (255, 0, 0), (40, 40, 40)
 
@@ -95,3 +98,40 @@ def test_what_is_no_whole_image_is_named(tmp_path: Path) -> None:
             read_rgb(path)
     with pytest.raises(UserError, match=r"^\S+/b\.png: expected an image, found no such file$"):
         read_rgb(tmp_path / "b.png")
+
+
+def test_images_behind_links_are_listed_by_the_links_names(tmp_path: Path) -> None:
+    """A subset of a data set is often a folder of links to its classes."""
+    (tmp_path / "all" / "cat").mkdir(parents=True)
+    (tmp_path / "all" / "cat" / "1.png").write_bytes(encoded(Image.new("RGB", (8, 8))))
+    (tmp_path / "some" / "dog" / "deep").mkdir(parents=True)
+    (tmp_path / "some" / "cat").symlink_to(tmp_path / "all" / "cat")
+    (tmp_path / "some" / "dog" / "deep" / "2.PNG").symlink_to(tmp_path / "all" / "cat" / "1.png")
+    (tmp_path / "some" / "dog" / ".2.png").touch()
+    (tmp_path / "some" / "dog" / "notes.txt").touch()
+    names = [path.relative_to(tmp_path / "some").as_posix() for path in list_images(tmp_path / "some")]
+    assert names == ["cat/1.png", "dog/deep/2.PNG"]
+
+
+def test_a_link_to_no_file_and_a_circle_of_links_are_named(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(UserError, match=r"gone\.png: expected an image, found a link to no file; mend or remove it"):
+        list_images(tmp_path)
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"again: expected a folder of images, found a link to a folder that it is in"):
+        list_images(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cat").mkdir()
+    scandir = os.scandir
+
+    def closed(folder: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(folder).name == "cat":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # root, as in CI, may read any folder
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(UserError, match=r"cat: expected a folder that can be read, found Permission denied"):
+        list_images(tmp_path)

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,16 +76,35 @@ def _one_line(error: Exception) -> str:
 
 
 def list_images(root: Path) -> tuple[Path, ...]:
-    """All image files below `root`, sorted by path; hidden files are left out.
+    """All image files below `root`, sorted by path; links are followed, hidden files are left out.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, a folder cannot be read, or a link leads nowhere or in a circle.
     """
-    found = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    images = tuple(sorted(path for path in found if not path.name.startswith(".")))
+    images = tuple(sorted(_images_below(root, frozenset())))
     if not images:
         raise UserError(f"{root}: expected images ({' '.join(IMAGE_SUFFIXES)}), found none; add some or remove it")
     return images
+
+
+def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """What `list_images` lists, in no order. `above` are the folders that this one is in, by device and inode."""
+    try:
+        info = folder.stat()
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"{folder}: expected a folder that can be read, found {error.strerror}") from error
+    here = (info.st_dev, info.st_ino)
+    if here in above:
+        raise UserError(f"{folder}: expected a folder of images, found a link to a folder that it is in; remove it")
+    for entry in entries:
+        path = folder / entry.name
+        if entry.is_dir():
+            yield from _images_below(path, above | {here})
+        elif path.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
+            if not entry.is_file():
+                raise UserError(f"{path}: expected an image, found a link to no file; mend or remove it")
+            yield path
 
 
 def list_sha256(root: Path, paths: tuple[Path, ...]) -> str:
@@ -135,7 +155,8 @@ def list_image_folder(root: Path) -> ImageFolder:
         UserError: the folder is missing, has no class folders, or a class folder holds no image.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: expected a folder with one sub-folder of images per class, found no such folder")
+        found_file = "a file" if root.exists() else "no such folder"
+        raise UserError(f"{root}: expected a folder with one sub-folder of images per class, found {found_file}")
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise UserError(f"{root}: expected one sub-folder of images per class, found no sub-folders")
