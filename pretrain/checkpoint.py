@@ -43,7 +43,7 @@ def save_checkpoint(
     if spoilt:
         raise UserError(
             f"epoch {progress.epoch + 1}, step {progress.step}: expected finite weights, found {len(spoilt)} tensors "
-            f"that are not, {spoilt[0]} first; lower --learning-rate. The last checkpoint in {run.out} is untouched"
+            f"that are not, {spoilt[0]} first; lower --learning-rate; checkpoints in {run.out} are untouched"
         )
     augmentation = run.recipe.augmentation
     ours = {

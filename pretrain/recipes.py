@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 from mocobench.runtime.errors import UserError
@@ -13,7 +13,7 @@ from pretrain.simclr_recipes import SIMCLR_RECIPES
 ARCHS = ("resnet18", "resnet34", "resnet50")
 CITED_RECIPES = {cited.settings.name: cited for cited in (*MOCO_RECIPES, *SIMCLR_RECIPES)}
 RECIPES = {name: cited.settings for name, cited in CITED_RECIPES.items()}
-POSITIVE = ("epochs", "image_size", "queue_size", "batch_size", "bn_groups", "learning_rate")
+POSITIVE = ("epochs", "image_size", "queue_size", "batch_size", "bn_groups", "learning_rate", "temperature")
 # How the rate follows the batch size: in words, and the factor for a batch that is `scale` times as large.
 SCALINGS: dict[str, tuple[str, Callable[[float], float]]] = {
     "linear": ("scaled linearly with the batch size", lambda scale: scale),
@@ -63,9 +63,11 @@ def _require_usable(recipe: Recipe, positive: list[str]) -> None:
     if recipe.arch not in ARCHS:
         raise UserError(f"--arch {recipe.arch}: expected one of {', '.join(ARCHS)}")
     for name in positive:
-        if getattr(recipe, name) <= 0:
+        if not 0 < getattr(recipe, name) < inf:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(recipe, name)}: expected a number above zero")
+    if not 0 <= recipe.key_momentum <= 1:
+        raise UserError(f"--key-momentum {recipe.key_momentum}: expected a number from 0 to 1")
     if recipe.batch_size % recipe.bn_groups or recipe.batch_size == recipe.bn_groups:
         raise UserError(
             f"--bn-groups {recipe.bn_groups}: expected a divisor of the batch size {recipe.batch_size} "

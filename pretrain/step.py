@@ -54,7 +54,7 @@ def train_step(
     if not means[0].isfinite():
         raise UserError(
             f"epoch {progress.epoch + 1}, step {progress.step + 1}: expected a finite loss, found {means[0].item()}; "
-            f"lower --learning-rate or use --precision fp32. The last checkpoint in {run.out} is untouched"
+            f"lower --learning-rate or use --precision fp32; checkpoints in {run.out} are untouched"
         )
     optimizer.zero_grad()
     (loss / world_size()).backward()

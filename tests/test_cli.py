@@ -16,6 +16,7 @@ from mocobench.cli import build_parser, main
 from mocobench.doctor import PACKAGES
 
 VOC = ["bench", "voc-detection", "--backbone", "random", "--data", "none", "--engine", "embedded"]
+PRETRAIN = ["pretrain", "--recipe", "demo", "--data", ".", "--out", "o"]
 COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report", "published")
 
 
@@ -50,6 +51,21 @@ def test_help_is_instant() -> None:
         (["pretrain", "--recipe", "x", "--data", "d", "--out", "o"], "error: --recipe x: expected one of"),
         (["pretrain", "--recipe", "demo", "--data", "none", "--out", "o"], "error: --data none: expected a folder"),
         (["pretrain", "--recipe", "demo", "--data", ".", "--out", "o", "--arch", "vgg"], "error: --arch vgg: expected"),
+        ([*PRETRAIN, "--workers", "-1"], "error: argument --workers: expected a whole number from 0, found -1"),
+        ([*PRETRAIN, "--keep-every", "x"], "error: argument --keep-every: expected a whole number from 0, found x"),
+        (
+            [*PRETRAIN, "--checkpoint-minutes", "x"],
+            "error: argument --checkpoint-minutes: expected a number above 0, f",
+        ),
+        ([*PRETRAIN, "--learning-rate", "nan"], "error: --learning-rate nan: expected a number above zero"),
+        (
+            ["bench", "input-pipeline", "--data", ".", "--rate", "nan"],
+            "error: argument --rate: expected a number above 0",
+        ),
+        (
+            ["bench", "pretrain-cost", "--batch-sizes", "2,,4"],
+            "error: argument --batch-sizes: expected a whole number from 1, found none",
+        ),
         (["inspect", "missing.pth"], "error: missing.pth: "),
         (["convert", "missing.pth", "out.pkl", "--to", "detectron2"], "error: missing.pth: "),
         (["bench", "imagenet-lineal", "--backbone", "random", "--data", "."], "error: "),
@@ -63,8 +79,11 @@ def test_help_is_instant() -> None:
             "error: --",  # no Detectron2, or no data
         ),
         ([*VOC, "--visualize", "2"], "error: --visualize 2: expected a folder for the pictures, found none; add --out"),
-        ([*VOC, "--trials", "0"], "error: argument --trials: expected a number from 1, found 0; see "),
-        ([*VOC, "--images-per-pass", "two"], "error: argument --images-per-pass: invalid count value: 'two'; see "),
+        ([*VOC, "--trials", "0"], "error: argument --trials: expected a whole number from 1, found 0; see "),
+        (
+            [*VOC, "--images-per-pass", "two"],
+            "error: argument --images-per-pass: expected a whole number from 1, found two",
+        ),
         ([*VOC, "--detector", "x", "--trials", "2"], "error: --detector: expected no --trials with it, found both"),
         (
             [*VOC, "--fewer-devices", "3"],

@@ -60,7 +60,7 @@ def test_the_peak_is_not_that_of_this_process() -> None:
         (("--methods", "moco,byol"), "--methods byol: expected moco or end-to-end"),
         (("--batch-sizes", "1"), "--batch-sizes 1: expected at least 2 images, which BN needs"),
         (("--arch", "vgg"), "--arch vgg: expected one of resnet18, resnet34, resnet50"),
-        (("--batch-sizes", "0"), "expected a number from 1, found 0"),
+        (("--batch-sizes", "0"), "expected a whole number from 1, found 0"),
     ],
 )
 def test_bad_flags_are_one_line(

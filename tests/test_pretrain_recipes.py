@@ -170,6 +170,11 @@ def test_unknown_recipe_lists_those_that_exist() -> None:
         ({"batch_size": 4, "bn_groups": 4}, "leaves at least 2 images a group"),
         ({"queue_size": -1}, "--queue-size -1: expected a number above zero"),
         ({"batch_size": 0}, "--batch-size 0: expected a number above zero"),
+        ({"learning_rate": float("nan")}, "--learning-rate nan: expected a number above zero"),
+        ({"learning_rate": float("inf")}, "--learning-rate inf: expected a number above zero"),
+        ({"temperature": 0.0}, "--temperature 0.0: expected a number above zero"),
+        ({"key_momentum": 2.0}, "--key-momentum 2.0: expected a number from 0 to 1"),
+        ({"key_momentum": float("nan")}, "--key-momentum nan: expected a number from 0 to 1"),
         ({"arch": "vgg16"}, "--arch vgg16: expected one of resnet18, resnet34, resnet50"),
     ],
 )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts
+from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts, positive
 
 
 def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR|SHARDS", help="as of `mocobench pretrain`")
     parser.add_argument("--recipe", default="moco-v2-200ep", metavar="NAME", help="whose views (moco-v2-200ep)")
     parser.add_argument("--images", type=count, default=200, metavar="N", help="how many, drawn at random (200)")
-    parser.add_argument("--rate", type=float, default=1000, metavar="N", help="images/s that training needs (1000)")
+    parser.add_argument("--rate", type=positive, default=1000, metavar="N", help="images/s that training needs (1000)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="write the record input-pipeline.json (none)")
     parser.add_argument("--seed", type=int, default=0)
 

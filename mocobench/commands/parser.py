@@ -1,6 +1,7 @@
 """The parser of the command line, and the flags and types that several commands share."""
 
 import argparse
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from mocobench.runtime.errors import UserError
@@ -27,7 +28,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
-    parser.add_argument("--workers", type=int, default=2, help="processes that load images (2)")
+    parser.add_argument("--workers", type=count_or_none, default=2, help="processes that load images (2)")
 
 
 def command_of(args: argparse.Namespace) -> tuple[str, ...]:
@@ -36,16 +37,26 @@ def command_of(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, found {text}")
-    return int(text)
+    return _whole(text, least=1)
+
+
+def count_or_none(text: str) -> int:
+    return _whole(text, least=0)
 
 
 def counts(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
 
 
+def _whole(text: str, *, least: int) -> int:
+    with suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from {least}, found {text or 'none'}")
+
+
 def positive(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-    return float(text)
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number above 0, found {text or 'none'}")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import add_command, add_run_flags, command_of, count, positive
+from mocobench.commands.parser import add_command, add_run_flags, command_of, count, count_or_none, positive
 
 RECIPE_FLAGS = {
     "arch": str,
@@ -60,7 +60,7 @@ def add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         help="and when the last one is so old (any age)",
     )
     parser.add_argument(
-        "--keep-every", type=int, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
+        "--keep-every", type=count_or_none, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
     )
     parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
     parser.add_argument("--knn-data", type=Path, metavar="DIR", help="its labelled train/ and val/ (--data)")
