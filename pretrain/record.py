@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from mocobench.runtime.environment import environment_stamp, peak_memory_bytes
+from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import write_text
 from pretrain.run import Plan, Progress, TrainingRun, describe
 
@@ -21,9 +22,7 @@ class MetricsLog:
 
     def __init__(self, out: Path, *, epochs_done: int) -> None:
         self.path = out / "metrics.jsonl"
-        text = self.path.read_text(encoding="utf-8") if epochs_done and self.path.exists() else ""
-        whole = text.split("\n")[:-1]  # a kill may have left half a line at the end
-        kept = [line for line in whole if json.loads(line)["epoch"] <= epochs_done]
+        kept = _lines_until(self.path, epochs_done) if epochs_done and self.path.exists() else []
         write_text(self.path, "".join(line + "\n" for line in kept))
         self.board = SummaryWriter(str(out), purge_step=epochs_done + 1)
 
@@ -40,6 +39,41 @@ class MetricsLog:
 
     def close(self) -> None:
         self.board.close()
+
+
+def _lines_until(path: Path, epochs_done: int) -> list[str]:
+    """The lines of metrics.jsonl on the first `epochs_done` epochs.
+
+    Raises:
+        UserError: a line is not one of these metrics; it is named.
+    """
+    kept = []
+    whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # a kill may have left half a line
+    for number, line in enumerate(whole, start=1):
+        try:
+            is_kept = json.loads(line)["epoch"] <= epochs_done
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path}, line {number}: expected the metrics of an epoch, found {line[:40]!r}; mend the line, or "
+                "remove the file to go on without the curve so far"
+            ) from error
+        if is_kept:
+            kept.append(line)
+    return kept
+
+
+def epoch_text(metrics: dict[str, float], *, epochs: int) -> str:
+    """An epoch's metrics for people, on one line."""
+    shown = {
+        "loss": f"{metrics['loss']:.4g}",
+        "accuracy": f"{metrics['accuracy']:.1f} %",
+        "spread": f"{metrics['embedding_spread']:.2f}",
+        "kNN": f"{metrics['knn_top1']:.1f} %" if "knn_top1" in metrics else "",
+        "images/s": f"{metrics['images_per_second']:.3g}",
+        "waiting for data": f"{100 * metrics['data_wait_share']:.0f} %",
+    }
+    values = ", ".join(f"{name} {value}" for name, value in shown.items() if value)
+    return f"epoch {metrics['epoch']}/{epochs}: {values}"
 
 
 def write_run_record(

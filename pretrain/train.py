@@ -20,13 +20,14 @@ from mocobench.runtime.distributed import gather_objects, is_main, sum_over_rank
 from mocobench.runtime.environment import code_version, reset_peak_memory
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress as progress_bar
+from mocobench.runtime.progress import say
 from pretrain.checkpoint import LAST, PREVIOUS, last_checkpoint, load_checkpoint, remove_halves, save_checkpoint
 from pretrain.cost import estimate
 from pretrain.data import Batch, EpochBatches, make_loader
 from pretrain.images import training_images
 from pretrain.methods import make_model
 from pretrain.monitor import KnnMonitor, make_monitor
-from pretrain.record import MetricsLog, write_run_record
+from pretrain.record import MetricsLog, epoch_text, write_run_record
 from pretrain.run import Plan, Progress, TrainingRun, make_plan, plan_text
 from pretrain.schedule import learning_rate
 from pretrain.step import make_normaliser, train_step
@@ -91,7 +92,7 @@ def pretrain(run: TrainingRun) -> Path:
     training = _prepare(run)
     progress, recipe = training.progress, run.recipe
     if progress.epoch >= recipe.epochs:
-        return run.out / LAST
+        return _finished_before(run)
     if is_main():
         print(plan_text(run, training.plan))
         if progress.epoch or progress.step:
@@ -111,16 +112,31 @@ def pretrain(run: TrainingRun) -> Path:
         # has nothing left to do there.
         if log is not None:
             log.write(metrics)
+            say(epoch_text(metrics, epochs=recipe.epochs))
             write_run_record(run, training.plan, progress, data=training.data, code=code)
         is_kept = progress.epoch == recipe.epochs or (run.keep_every and progress.epoch % run.keep_every == 0)
         training.save(number=progress.epoch if is_kept else None)
     bar.close()
     if log is not None:
         log.close()
+    say(f"wrote {run.out / LAST}")
     return run.out / LAST
 
 
+def _finished_before(run: TrainingRun) -> Path:
+    last = last_checkpoint(run.out)
+    if last is None:
+        raise UserError(
+            f"--resume {run.resume}: expected a run that is not at its end, found all {run.recipe.epochs} epochs done; "
+            f"nothing was written to {run.out}"
+        )
+    say(f"nothing to do: all {run.recipe.epochs} epochs are in {last}")
+    return last
+
+
 def _prepare(run: TrainingRun) -> Training:
+    if run.out.exists() and not run.out.is_dir():
+        raise UserError(f"--out {run.out}: expected a folder, found a file; name another")
     images = training_images(run.data)
     plan = make_plan(run, num_images=len(images))
     monitor = make_monitor(run.knn_data or run.data) if run.knn_every else None
@@ -166,7 +182,8 @@ def _resume(run: TrainingRun, data: dict[str, Any], model: nn.Module, optimizer:
     if run.resume not in ("auto", "never"):
         source = Path(run.resume)
         if not source.is_file():
-            raise UserError(f"--resume {source}: expected auto, never or a checkpoint, found no such file")
+            found = "a folder" if source.is_dir() else "no such file"
+            raise UserError(f"--resume {source}: expected auto, never or a checkpoint, found {found}")
         if last and source.resolve() not in (last.resolve(), (run.out / PREVIOUS).resolve()):
             raise UserError(f"--resume {source}: {last} exists and would be overwritten; choose another --out")
     elif last:

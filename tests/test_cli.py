@@ -57,6 +57,10 @@ def test_help_is_instant() -> None:
             [*PRETRAIN, "--checkpoint-minutes", "x"],
             "error: argument --checkpoint-minutes: expected a number above 0, f",
         ),
+        (
+            [*PRETRAIN, "--knn-data", "x"],
+            "error: --knn-data x: expected --knn-every with it, found none; add --knn-every",
+        ),
         ([*PRETRAIN, "--learning-rate", "nan"], "error: --learning-rate nan: expected a number above zero"),
         (
             ["bench", "input-pipeline", "--data", ".", "--rate", "nan"],

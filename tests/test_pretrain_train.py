@@ -1,6 +1,7 @@
 """The pretraining run: what it writes, and bad input."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,10 +57,23 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_workers(images: Path,
     assert not torch.equal(first["state_dict"]["module.queue"], other["state_dict"]["module.queue"])
 
 
-def test_the_plan_is_printed_first(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def said_of(line: str) -> str:
+    """What is printed of a line of metrics.jsonl."""
+    metrics = json.loads(line)
+    values = (
+        f"loss {metrics['loss']:.4g}, accuracy {metrics['accuracy']:.1f} %, spread {metrics['embedding_spread']:.2f}"
+    )
+    return f"epoch {metrics['epoch']}/2: {values}, images/s ...\n"
+
+
+def test_the_plan_is_printed_first_and_each_epoch_after_it(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pretrain(make_run(images, tmp_path / "run"))
+    said = re.sub(r"images/s .*", "images/s ...", capsys.readouterr().out)
+    epochs = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert (
-        capsys.readouterr().out
+        said
         == f"""plan
   steps          4: 2 epochs of 2 batches of 4
   images         10, of which 2 are left out of each epoch
@@ -67,15 +81,52 @@ def test_the_plan_is_printed_first(images: Path, tmp_path: Path, capsys: pytest.
   processes      1, 4 images of a batch each
   BN groups      2, 2 images each
   checkpoints    every 1000 steps and after each epoch, in {tmp_path / "run"}
+{"".join(said_of(line) for line in epochs)}wrote {tmp_path / "run" / "checkpoint_last.pth.tar"}
 """
     )
 
 
-def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     last = pretrain(make_run(images, tmp_path / "run"))
     before = last.stat().st_mtime_ns
+    capsys.readouterr()
     assert pretrain(make_run(images, tmp_path / "run")) == last
     assert last.stat().st_mtime_ns == before
+    assert capsys.readouterr().out == f"nothing to do: all 2 epochs are in {last}\n"
+
+
+def test_a_finished_run_cannot_go_on_elsewhere(images: Path, tmp_path: Path) -> None:
+    last = pretrain(make_run(images, tmp_path / "run"))
+    with pytest.raises(
+        UserError, match=r"--resume \S+: expected a run that is not at its end, found all 2 epochs done"
+    ):
+        pretrain(make_run(images, tmp_path / "other", resume=str(last)))
+    assert not (tmp_path / "other").exists()
+
+
+def test_out_and_resume_of_the_wrong_kind(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--out \S+file: expected a folder, found a file"):
+        pretrain(make_run(images, tmp_path / "file"))
+    with pytest.raises(UserError, match=r"--resume \S+: expected auto, never or a checkpoint, found a folder"):
+        pretrain(make_run(images, tmp_path / "run", resume=str(images)))
+
+
+@pytest.mark.parametrize("line", ["{broken", "[1]", '{"loss": 1}', '{"epoch": "x"}', "\x8f"])
+def test_damaged_metrics_are_named_before_the_run_goes_on(images: Path, tmp_path: Path, line: str) -> None:
+    run = make_run(images, tmp_path / "run", keep_every=1)
+    pretrain(run)
+    log = run.out / "metrics.jsonl"
+    whole = log.read_text()
+    log.write_bytes(f"{whole.splitlines()[0]}\n{line}\n".encode("latin-1"))
+    (run.out / "checkpoint_last.pth.tar").unlink()  # as after a kill; the previous one is that of epoch 1
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl, line 2: expected the metrics of an epoch, found .*; mend the"
+    ):
+        pretrain(run)
+    log.unlink()
+    pretrain(run)
+    assert json.loads(log.read_text())["epoch"] == 2
 
 
 def test_resume_refuses_other_settings(images: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mocobench.commands.parser import add_command, add_run_flags, command_of, count, count_or_none, positive
+from mocobench.runtime.errors import UserError
 
 RECIPE_FLAGS = {
     "arch": str,
@@ -81,6 +82,8 @@ def _pretrain(args: argparse.Namespace) -> None:
     from pretrain.run import TrainingRun
     from pretrain.train import pretrain
 
+    if args.knn_data is not None and not args.knn_every:
+        raise UserError(f"--knn-data {args.knn_data}: expected --knn-every with it, found none; add --knn-every EPOCHS")
     changes = {name: getattr(args, name) for name in RECIPE_FLAGS if getattr(args, name) is not None}
     recipe, differs = customise(choose_recipe(args.recipe), changes)
     device = choose_device(args.device)
@@ -110,6 +113,4 @@ def _pretrain(args: argparse.Namespace) -> None:
             print(card(recipe))
             print(f"  changed: {'; '.join(differs) or 'nothing'}")
             print(f"  on {device} in {run.precision}, seed {run.seed}", flush=True)
-        last = pretrain(run)
-        if is_main():
-            print(f"wrote {last}")
+        pretrain(run)

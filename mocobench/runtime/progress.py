@@ -31,6 +31,7 @@ def progress(
 
 
 def say(line: str) -> None:
-    """Print a line at once, on rank 0 alone."""
+    """Print a line at once, on rank 0 alone; a bar that is shown stays below it."""
     if is_main():
-        print(line, flush=True)
+        tqdm.write(line)
+        sys.stdout.flush()
