@@ -1,10 +1,14 @@
 """The command `mocobench`: parses, calls one function of one stage, exits.
 
-Exit status: 0 done; 2 for anything the user can mend, as one line on standard error; 1 for our own faults.
+Exit status: 0 done; 2 for anything the user can mend, as one line on standard error; 1 for our own faults; as shells
+have it, 130 when interrupted and 141 when whoever reads the output has gone.
 Nothing heavy is imported before a sub-command runs, so that help is instant.
 """
 
 import argparse
+import errno
+import os
+import signal
 import sys
 
 from benchmarks.result import RecordError
@@ -17,9 +21,17 @@ from mocobench.commands.report import add_published, add_report
 from mocobench.commands.transfer import add_convert, add_inspect
 from mocobench.runtime.errors import UserError
 
+# Of the system's refusals those that no code here can be at fault for.
+NOT_OURS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
+)
+
 
 def entry_point() -> None:
-    """The console script."""
+    """The console script. Alone, it takes a scheduler's request to end as it takes Ctrl-C; torchrun has its own way."""
+    if "WORLD_SIZE" not in os.environ:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))
 
 
@@ -30,15 +42,31 @@ def main(argv: list[str]) -> int:
         if not hasattr(args, "run"):
             raise UserError("expected a command; see `mocobench --help`")
         args.run(args)
+        sys.stdout.flush()
     except (UserError, RecordError) as error:
         if "--debug" in argv:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        _leave_standard_output()
+        return 141
+    except OSError as error:
+        if error.errno not in NOT_OURS or "--debug" in argv:
+            raise
+        if error.filename is None:
+            _leave_standard_output()
+        print(f"error: {error.filename or 'standard output'}: the system says {error.strerror}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _leave_standard_output() -> None:
+    """What is still to be written there would be at the exit, and fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser(argv: list[str]) -> Parser:

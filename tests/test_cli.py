@@ -1,7 +1,10 @@
 """The command line's contract: help is instant, errors are one line with status 2, nothing is half-written."""
 
+import errno
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from tiny_pretraining import draw_pictures
 
 from benchmarks.protocol import settings_of
 from benchmarks.run import load_task
@@ -112,6 +116,50 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     finished = run_cli("inspect", str(tmp_path / "missing"), "--debug")
     assert finished.returncode == 1
     assert "Traceback" in finished.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_pretraining_says_from_where_it_goes_on(name: str, tmp_path: Path) -> None:
+    """Ctrl-C, and what a scheduler sends before it kills."""
+    data, out = draw_pictures(tmp_path / "images"), tmp_path / "out"
+    sizes = "--arch resnet18 --image-size 16 --batch-size 4 --bn-groups 1 --queue-size 8 --epochs 99999 --workers 1"
+    arguments = ["pretrain", "--recipe", "demo", "--data", str(data), "--out", str(out), *sizes.split()]
+    with subprocess.Popen([sys.executable, "-m", "mocobench", *arguments], stderr=subprocess.PIPE, text=True) as run:
+        while run.poll() is None and not (out / "checkpoint_last.pth.tar").exists():
+            time.sleep(0.1)
+        run.send_signal(getattr(signal, name))
+        _, said = run.communicate(timeout=60)
+    assert said == f"interrupted; the same command goes on from {out}/checkpoint_last.pth.tar\n"
+    assert run.returncode == 130
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "demo"]], ids=["much", "little"])
+def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
+    """As in `mocobench recipes | head -1`."""
+    with subprocess.Popen([sys.executable, "-m", "mocobench", *arguments], stdout=-1, stderr=-1, text=True) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        assert run.stderr.read() == ""
+    assert run.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "demo"]], ids=["much", "little"])
+def test_output_to_a_full_disk_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run([sys.executable, "-m", "mocobench", *arguments], stdout=full, stderr=-1, text=True)
+    assert (run.returncode, run.stderr) == (2, "error: standard output: the system says No space left on device\n")
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(*args, **kwargs) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "demo/data")
+
+    monkeypatch.setattr("mocobench.demo.run_demo", refuse)
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: demo/data: the system says Permission denied\n"
 
 
 def test_settings_of_a_task_are_flags() -> None:

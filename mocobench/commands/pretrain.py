@@ -78,6 +78,7 @@ def _pretrain(args: argparse.Namespace) -> None:
     from mocobench.runtime.device import check_compiler, choose_device, choose_precision
     from mocobench.runtime.distributed import is_main, process_group
     from pretrain.cards import card
+    from pretrain.checkpoint import last_checkpoint
     from pretrain.recipes import choose_recipe, customise
     from pretrain.run import TrainingRun
     from pretrain.train import pretrain
@@ -113,4 +114,8 @@ def _pretrain(args: argparse.Namespace) -> None:
             print(card(recipe))
             print(f"  changed: {'; '.join(differs) or 'nothing'}")
             print(f"  on {device} in {run.precision}, seed {run.seed}", flush=True)
-        pretrain(run)
+        try:
+            pretrain(run)
+        except KeyboardInterrupt:
+            kept = last_checkpoint(run.out)
+            raise KeyboardInterrupt(f"the same command goes on from {kept}" if kept else "no checkpoint yet") from None
