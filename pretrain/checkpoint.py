@@ -4,6 +4,7 @@
 and, under the one further key `mocobench`, what a resume and a reader of the weights need besides.
 """
 
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -83,6 +84,9 @@ def _write(content: dict[str, Any], path: Path) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+        # Here already: between the two renamings that follow there is then no time to speak of.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def last_checkpoint(out: Path) -> Path | None:

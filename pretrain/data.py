@@ -175,12 +175,15 @@ def _collate(items: list[Batch | UserError]) -> Batch | UserError:
 
 
 def end_with_the_parent(worker: int) -> None:
-    """Let the system kill this worker when its process dies (Linux; elsewhere PyTorch's own watch ends it later).
+    """Let this worker end with its process, and not before.
 
-    A worker has inherited the sockets between the ranks. Left over from a rank that was killed, it holds them open,
-    and a group that torchrun starts again waits on them.
+    The system kills it when its process dies (Linux; elsewhere PyTorch's own watch ends it later): a worker has
+    inherited the sockets between the ranks. Left over from a rank that was killed, it holds them open, and a group that
+    torchrun starts again waits on them. When a scheduler asks a whole job to end, it leaves the answer to its process,
+    which would take a worker that ends first for a failure.
     """
     del worker
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -124,10 +124,11 @@ def test_an_interrupted_pretraining_says_from_where_it_goes_on(name: str, tmp_pa
     data, out = draw_pictures(tmp_path / "images"), tmp_path / "out"
     sizes = "--arch resnet18 --image-size 16 --batch-size 4 --bn-groups 1 --queue-size 8 --epochs 99999 --workers 1"
     arguments = ["pretrain", "--recipe", "demo", "--data", str(data), "--out", str(out), *sizes.split()]
-    with subprocess.Popen([sys.executable, "-m", "mocobench", *arguments], stderr=subprocess.PIPE, text=True) as run:
+    command = [sys.executable, "-m", "mocobench", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
         while run.poll() is None and not (out / "checkpoint_last.pth.tar").exists():
             time.sleep(0.1)
-        run.send_signal(getattr(signal, name))
+        os.killpg(run.pid, getattr(signal, name))  # the workers too, as a terminal and a scheduler do
         _, said = run.communicate(timeout=60)
     assert said == f"interrupted; the same command goes on from {out}/checkpoint_last.pth.tar\n"
     assert run.returncode == 130
