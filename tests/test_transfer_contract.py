@@ -16,6 +16,7 @@ from mocobench.runtime.errors import UserError
 from tests.transfer_examples import LAYOUTS, has_small_stem, narrow_resnets, trained_tensors, write_example
 from transfer.backbone import Backbone, InputSpec, Provenance
 from transfer.convert import convert, target_formats
+from transfer.convert import to_text as conversion_text
 from transfer.features import STAGES
 from transfer.inspect import inspect, to_text
 from transfer.load import load, load_backbone, source_formats
@@ -33,6 +34,7 @@ CUSTOM_PROVENANCE = Provenance(
     num_images=60,
     seed=3,
     file_sha256="ab" * 32,
+    stored_as="float16",
 )
 TAKE_STRIDE_IN_1X1 = ("detectron2", "safetensors")
 TAKE_SMALL_STEM = ("moco", "safetensors", "torchvision")
@@ -105,6 +107,29 @@ def test_wrappers_names_do_not_matter(tmp_path: Path, samples: dict[str, Path], 
 
     torch.save(wrapped(torch.load(samples[source], weights_only=True)), tmp_path / "f")
     assert load_backbone(tmp_path / "f").digest == load_backbone(samples[source]).digest
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("source", [name for name, layout in LAYOUTS.items() if layout.containers == ("torch",)])
+def test_half_precision_is_widened_exactly(
+    tmp_path: Path, samples: dict[str, Path], source: str, dtype: torch.dtype
+) -> None:
+    def cast(value: Any, to: torch.dtype) -> Any:
+        if isinstance(value, dict):
+            return {name: cast(item, to) for name, item in value.items()}
+        is_weight = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.to(to) if is_weight else value
+
+    content = torch.load(samples[source], weights_only=True)
+    torch.save(cast(content, dtype), tmp_path / "half")
+    torch.save(cast(cast(content, dtype), torch.float32), tmp_path / "float")
+    half, wide = load_backbone(tmp_path / "half"), load_backbone(tmp_path / "float")
+    assert (half.digest, half.arch) == (wide.digest, wide.arch)
+    assert (half.provenance.stored_as, wide.provenance.stored_as) == (str(dtype).removeprefix("torch."), None)
+    report = convert(tmp_path / "half", tmp_path / "out", to="safetensors")
+    assert load_backbone(tmp_path / "out").provenance == half.provenance
+    assert f"  weights  {half.provenance.stored_as}, widened to float32 without loss" in conversion_text(report)
+    assert f"  stored as   {half.provenance.stored_as}, widened to" in to_text(inspect(tmp_path / "half"))
 
 
 @pytest.mark.parametrize("source", LAYOUTS)

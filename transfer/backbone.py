@@ -61,7 +61,8 @@ UNIT_RGB = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 class Provenance:
     """Where weights came from, as far as the file says: its format, the method, epochs and recipe, and its hash.
 
-    `recipe_changes` says what the run set otherwise than its recipe, `num_images` on how many images it was trained.
+    `recipe_changes` says what the run set otherwise than its recipe, `num_images` on how many images it was trained,
+    `stored_as` which half precision the file held the weights in, None for float32.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Provenance:
     num_images: int | None = None
     seed: int | None = None
     file_sha256: str | None = None
+    stored_as: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -149,7 +151,7 @@ ADVICE = {
     "missing": "name a checkpoint of the whole network",
     "unexpected": "name a checkpoint of a ResNet without further layers",
     "of another shape": "name a checkpoint of a ResNet of torchvision's shapes",
-    "of another type": "save the weights as float32",
+    "of another type": "save the weights as float32 or in half precision",
     "not finite": "take an earlier checkpoint",
     "of negative variance": "take an earlier checkpoint",
 }

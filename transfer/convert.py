@@ -15,6 +15,7 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import atomic_file
 from transfer import targets
 from transfer.backbone import is_counter
+from transfer.inspect import widened_text
 from transfer.load import Loaded, load
 from transfer.verify import Proof, Witness, prove
 
@@ -108,6 +109,7 @@ def to_text(report: ConversionReport) -> str:
         *(f"  dropped  {count} {reason}" for reason, count in reasons.items()),
         f"  proof    largest difference of features {largest.absolute:.3g} absolute, {largest.relative:.3g} relative",
         f"           relative by stage: {stages}",
+        *([f"  weights  {widened}"] if (widened := widened_text(source.backbone.provenance.stored_as)) else []),
         *(f"  warning  {warning}" for warning in source.warnings),
         f"  digest   {source.backbone.digest}",
         f"  record   {report.record_path}",

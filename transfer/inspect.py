@@ -56,6 +56,7 @@ def to_text(found: dict[str, Any]) -> str:
         f"  stride      in the {found['stride']} convolutions of bottlenecks",
         *(f"  {name:<11} {provenance[name]}" for name in ("method", "recipe", "epochs", "seed") if name in provenance),
         f"  origin      {provenance['source']} ({provenance['format']})",
+        *([f"  stored as   {widened}"] if (widened := widened_text(provenance.get("stored_as"))) else []),
         f"  digest      {found['digest']}",
         f"  sha256      {found['sha256']}",
         *([f"  classes     {found['num_classes']}, of the classifier"] if found["num_classes"] else []),
@@ -66,6 +67,11 @@ def to_text(found: dict[str, Any]) -> str:
         *(f"  warning     {warning}" for warning in found["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def widened_text(stored_as: str | None) -> str:
+    """What became of weights in half precision, for people; nothing where there are none."""
+    return f"{stored_as}, widened to float32 without loss" if stored_as else ""
 
 
 def to_json(found: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from transfer.arch import DEPTHS, NAME, deduce_arch
 from transfer.backbone import Backbone, check_tensors
 from transfer.container import Content, open_checkpoint
 from transfer.found import Found
+from transfer.half_precision import widen
 from transfer.layout import Layout
 from transfer.network import random_backbone
 from transfer.suspicions import classifier_shape, suspicious_classifier, suspicious_statistics
@@ -78,10 +79,10 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loa
             found = module.finish(found, content, path)
         classifier = classifier_shape(found)
         del content  # so that each tensor of the file can be given up as it is copied
-        arch, tensors = _canonical_tensors(found, path)
+        arch, tensors, stored_as = _canonical_tensors(found, path)
         provenance = found.provenance
         if provenance.file_sha256 is None:
-            provenance = replace(provenance, file_sha256=sha256.result())
+            provenance = replace(provenance, file_sha256=sha256.result(), stored_as=stored_as)
         backbone = Backbone(arch, tensors, found.input, provenance, found.stride_in_1x1)
         if found.declared_digest not in (None, backbone.digest):
             raise UserError(
@@ -148,8 +149,9 @@ def _some_keys(content: Content) -> str:
     return (", ".join(shown) or "none") + (f" and {more} more" if more > 0 else "")
 
 
-def _canonical_tensors(found: Found, path: Path) -> tuple[str, dict[str, torch.Tensor]]:
-    """The architecture, and its tensors copied so that nothing depends on the file any more, in `found.own` too.
+def _canonical_tensors(found: Found, path: Path) -> tuple[str, dict[str, torch.Tensor], str | None]:
+    """The architecture, its tensors copied so that nothing depends on the file any more, in `found.own` too, and the
+    half precision that they had in the file.
 
     Everything is checked before it is copied: a small file can describe tensors that fill any memory.
     """
@@ -168,6 +170,8 @@ def _canonical_tensors(found: Found, path: Path) -> tuple[str, dict[str, torch.T
             f"{path}: expected tensors that fit in a file of {size} bytes, found some that describe {described} bytes; "
             "download or write it again"
         )
+    stored_as = widen(found.own, found.canonical)
+    mapped |= {ours: found.own[own] for own, ours in found.canonical.items()}
     arch = _deduce_arch(mapped, found, path)
     check_tensors(arch, mapped, str(path))
     del mapped
@@ -177,7 +181,7 @@ def _canonical_tensors(found: Found, path: Path) -> tuple[str, dict[str, torch.T
     for own, ours in found.canonical.items():
         tensors[ours] = found.own[own].detach().clone(memory_format=torch.contiguous_format)
         found.own[own] = tensors[ours]
-    return arch, tensors
+    return arch, tensors, stored_as
 
 
 def _is_plain(value: object) -> bool:
