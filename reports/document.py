@@ -6,7 +6,7 @@ from benchmarks.result import Result
 from reports.citations import sources_of
 from reports.claims import load_claims
 from reports.collect import LeftOut
-from reports.cost_table import cost_blocks, cost_rows
+from reports.cost_table import cost_blocks, cost_rows, published_cost_blocks
 from reports.formats.blocks import Block, Heading, Note, Notes, Paragraph, Picture
 from reports.labels import backbone_labels, backbone_notes
 from reports.legend import published_legend, report_legend
@@ -69,7 +69,7 @@ def build_document(
     blocks: list[Block] = [Heading(1, "Transfer report"), Paragraph(_opening(results, labels))]
     for task in tasks:
         blocks += _task_section(task, ordered, published, labels)
-    blocks += _paper_section(tasks, ordered, published, labels)
+    blocks += _paper_section(tasks, ordered, published, labels, has_costs=bool(costs))
     verdicts = [judge(claim, tables, published) for claim in load_claims()]
     blocks += [Heading(2, "Claims"), verdict_table(verdicts)]
     blocks += [Heading(2, "Summary: how well each backbone transfers"), summary_table(ordered, labels)]
@@ -115,9 +115,14 @@ def _published_card(rows: Sequence[Published], published: Sequence[Published], *
 
 
 def _paper_section(
-    tasks: Sequence[str], tables: Sequence[Comparable], published: Sequence[Published], labels: Mapping[str, str]
+    tasks: Sequence[str],
+    tables: Sequence[Comparable],
+    published: Sequence[Published],
+    labels: Mapping[str, str],
+    *,
+    has_costs: bool,
 ) -> list[Block]:
-    """The tables of the MoCo v2 paper that have to do with the measured tasks."""
+    """The tables of the MoCo v2 paper that have to do with the measured tasks; measured costs have a section."""
     blocks: list[Block] = []
     if {"imagenet-linear", "voc-detection"} & set(tasks):
         rows = [*table_1(published), *table_1(published, VOC)]
@@ -128,6 +133,7 @@ def _paper_section(
         blocks.append(comparison_table(published, tables, labels))
         rows = comparison_rows(published)
         blocks.append(_published_card(rows, published, Note("Beware", TWO_RULES), *_own_cards(rows, tables)))
+        blocks += [] if has_costs else published_cost_blocks(published)
         blocks += [Heading(3, "Temperature: linear top-1 after 200 epochs"), temperature_table(published)]
         blocks.append(_published_card(temperature_rows(published), published))
     for task in tasks:

@@ -15,6 +15,7 @@ from reports.trials import Comparable, backbone_key, gains_over_random
 
 HASH_DIGITS = 12
 SKIPPED_SHOWN = 5
+MAX_DIGITS = 12
 
 
 def table_notes(table: Comparable, published: Sequence[Published], labels: Mapping[str, str]) -> tuple[Note, ...]:
@@ -35,7 +36,7 @@ def published_notes(rows: Sequence[Published], published: Sequence[Published]) -
 
 
 def pretraining_notes(logs: Sequence[PretrainingLog]) -> tuple[Note, ...]:
-    """The card of each pretraining run: recipe and augmentation with every value, data, precision, code and cost."""
+    """The card of each pretraining run: recipe and augmentation, every value in use, data, precision, code and cost."""
     return tuple(
         Note(log.name, _pretraining_card(log.record) or "no run.json beside its metrics.jsonl") for log in logs
     )
@@ -45,11 +46,15 @@ def _pretraining_card(record: Mapping[str, Any]) -> str:
     if not record:
         return ""
     recipe, data = dict(record["recipe"]), record.get("data", {})
-    name, augmentation = recipe.pop("name", "unnamed"), recipe.pop("augmentation")
-    changed = "; ".join(record.get("differs", ())).replace(" -> ", " → ")
+    name, augmentation = recipe.pop("name", "unnamed"), dict(recipe.pop("augmentation"))
+    changed = ", ".join(change.replace(": ", " ", 1) for change in record.get("differs", ())).replace(" -> ", " → ")
+    if recipe.get("cosine"):
+        recipe.pop("decay_epochs", None)
+    if not augmentation.get("blur_probability", True):
+        augmentation.pop("blur_sigma", None)
     settings = {**{f"augmentation {key}": value for key, value in augmentation.items()}, **recipe}
     parts = [
-        f"recipe {name}{f', changed: {changed}' if changed else ''}",
+        f"recipe {name}{f' (changed: {changed})' if changed else ''}",
         *(f"{key} {show_setting(value)}" for key, value in settings.items()),
         f"data {data.get('name')}, {data.get('images')} images (list {str(data.get('list_sha256'))[:HASH_DIGITS]})",
         f"seed {record.get('seed')}, {record.get('precision')}, code {' '.join(record.get('code', {}).values())}",
@@ -93,6 +98,8 @@ def show_setting(value: Any) -> str:
         return ",".join(show_setting(item) for item in value) or "none"
     if isinstance(value, dict):
         return ",".join(f"{key}={show_setting(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, float) and len(str(value)) > MAX_DIGITS:
+        return f"{value:.6g}"  # 4/3 and its like
     return str(value)
 
 

@@ -8,6 +8,17 @@ from typing import Any
 
 from benchmarks.result import RecordError
 
+# What a report shows of run.json besides the settings; lists are of text.
+SHOWN = {
+    "recipe": dict,
+    "recipe.augmentation": dict,
+    "differs": list,
+    "data": dict,
+    "code": dict,
+    "environment": dict,
+    "wall_seconds": float,
+}
+
 
 @dataclass(frozen=True)
 class PretrainingLog:
@@ -48,11 +59,22 @@ def _read_run(path: Path) -> dict[str, Any]:
         return {}
     try:
         record: dict[str, Any] = json.loads(_read(path))
-        if isinstance(record["recipe"]["augmentation"], dict):
-            return record
-    except (ValueError, KeyError, TypeError) as error:
+        values = {name: record[name] for name in SHOWN if name in record} | {
+            "recipe": record["recipe"],
+            "recipe.augmentation": record["recipe"]["augmentation"],
+        }
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordError(f"{path}: expected the record of a pretraining run, found {error!r}") from error
-    raise RecordError(f"{path}: expected the record of a pretraining run, found no augmentation")
+    wrong = [name for name, value in values.items() if not _fits(value, SHOWN[name])]
+    if wrong:
+        raise RecordError(f"{path}: {wrong[0]}: expected what pretrain writes, found {str(values[wrong[0]])[:60]!r}")
+    return record
+
+
+def _fits(value: object, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return _is_number(value) if kind is float else isinstance(value, kind)
 
 
 def _is_number(value: object) -> bool:

@@ -35,8 +35,8 @@ def test_measured_rows_stand_under_the_papers() -> None:
         ("published", "MoCo", "8 x V100 16 GB", "256", "32", "5.0", "–", "53"),
         ("published", "end-to-end", "8 x V100 16 GB", "256", "32", "7.4", "–", "65"),
         ("published", "end-to-end", "8 x V100 16 GB", "4096", "512", "93.0", "–", "–"),
-        ("measured", "moco", "some GPU, bf16", "32", "32", "5.00", "711.8", "100"),
-        ("measured", "moco", "some GPU, bf16", "64", "64", "5.00", "711.8", "100"),
+        ("measured", "MoCo", "some GPU, bf16", "32", "32", "5.00", "711.8", "100"),
+        ("measured", "MoCo", "some GPU, bf16", "64", "64", "5.00", "711.8", "100"),
         ("measured", "end-to-end", "some GPU, bf16", "32", "32", "5.00", "711.8", "100"),
     ]
 
@@ -57,11 +57,21 @@ def test_another_network_says_so() -> None:
 def test_costs_rank_no_backbone(make_result: Any) -> None:
     backbones = render_report(Collection((make_result({"top1": 50.0}),)), format="markdown")
     both = render_report(Collection((make_result({"top1": 50.0}), cost())), format="markdown")
-    assert "Table 3" not in backbones
+    assert "### Table 3: cost of pretraining" in backbones
+    assert "Measured rows**: none; the command bench pretrain-cost measures them" in " ".join(backbones.split())
+    assert "### Table 3" not in both
     section = both[both.index("## Cost of pretraining: the paper's Table 3") :]
     assert "moco-batch32" not in both
-    assert both[: both.index("## Cost")] == backbones[: backbones.index("## Backbones")]
+    paper = backbones[: backbones.index("### Table 3")] + backbones[backbones.index("### Temperature") :]
+    assert both[: both.index("## Cost")] == paper[: paper.index("## Backbones")]
     assert "| published | end-to-end | 8 x V100 16 GB | 4096 |" in " ".join(section.split())
+
+
+def test_measured_costs_have_a_card() -> None:
+    records = (cost(settings={"queue_size": 8}), cost("end-to-end", settings={"queue_size": 0}))
+    text = " ".join(render_report(Collection(records), format="markdown").split())
+    assert "**Protocol, MoCo**: queue_size 8; threads 2; code 0.1.0" in text
+    assert "**Protocol, end-to-end**: queue_size 0; threads 2; code 0.1.0" in text
 
 
 def test_costs_alone_are_a_report() -> None:

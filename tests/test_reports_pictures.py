@@ -124,14 +124,35 @@ def test_the_card_of_a_pretraining_run(tmp_path: Path, make_result: Any) -> None
     (tmp_path / "a.json").write_text(make_result({"top1": 1.0}).to_json())
     (tmp_path / "run-b").mkdir()
     (tmp_path / "run-b" / "metrics.jsonl").write_text(LOG)
-    recipe = {"name": "demo", "augmentation": {"order": ["crop", "flip"], "crop_scale": [0.2, 1.0]}, "epochs": 8}
-    run = {"recipe": recipe, "differs": ["epochs: 20 -> 8"], "seed": 3, "precision": "fp32", "wall_seconds": 600}
+    views = {"order": ["crop", "flip"], "crop_ratio": [0.75, 4 / 3], "blur_probability": 0.0, "blur_sigma": [0.1, 2.0]}
+    recipe = {"name": "demo", "augmentation": views, "epochs": 8, "cosine": True, "decay_epochs": [120, 160]}
+    run = {
+        "recipe": recipe,
+        "differs": ["epochs: 20 -> 8", "dim: 128 -> 64"],
+        "seed": 3,
+        "precision": "fp32",
+        "wall_seconds": 600,
+    }
     (tmp_path / "run-b" / "run.json").write_text(json.dumps(run))
     text = " ".join(build_report([tmp_path]).split())
-    assert "**run-b**: recipe demo, changed: epochs: 20 → 8; augmentation order crop,flip" in text
-    assert "augmentation crop_scale 0.2,1.0; epochs 8" in text
+    assert "**run-b**: recipe demo (changed: epochs 20 → 8, dim 128 → 64); augmentation order crop,flip" in text
+    assert (
+        "augmentation crop_ratio 0.75,1.33333; augmentation blur_probability 0.0; epochs 8; cosine True; data" in text
+    )
     (tmp_path / "run-b" / "run.json").write_text("[]")
     assert "expected the record of a pretraining run, found" in " ".join(build_report([tmp_path]).split())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"wall_seconds": "long"}, {"differs": [1]}, {"differs": 3}, {"code": None}, {"data": []}, {"environment": 1}],
+)
+def test_a_damaged_card_is_listed(tmp_path: Path, make_result: Any, damage: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(make_result({"top1": 1.0}).to_json())
+    (tmp_path / "metrics.jsonl").write_text(LOG)
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": {"augmentation": {}}} | damage))
+    text = " ".join(build_report([tmp_path]).split())
+    assert f"{next(iter(damage))}: expected what pretrain writes, found" in text
 
 
 def test_pictures_are_the_same_every_time_and_white(make_result: Any) -> None:
