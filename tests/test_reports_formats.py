@@ -188,4 +188,4 @@ def test_check_holds_a_committed_file_to_the_records(folder: Path, tmp_path: Pat
 
 def test_the_command_warns_of_records_that_are_left_out(folder: Path, capsys: Any) -> None:
     assert main(["report", str(folder)]) == 0
-    assert "warning: 3 files are no whole records" in capsys.readouterr().err
+    assert "warning: 3 files are left out; the report lists why" in capsys.readouterr().err

@@ -33,8 +33,10 @@ def _write_report(args: argparse.Namespace) -> None:
 
     check_format(args.format)
     collection = collect_results(args.results)
-    if collection.left_out:
-        print(f"warning: {len(collection.left_out)} files are no whole records; the report lists them", file=sys.stderr)
+    num_left_out = len(collection.left_out)
+    if num_left_out:
+        files = "1 file is" if num_left_out == 1 else f"{num_left_out} files are"
+        print(f"warning: {files} left out; the report lists why", file=sys.stderr)
     is_drawn = args.pictures is not None or args.format == "html"
     pictures = draw_report_pictures(collection, folder=args.pictures, out=args.out) if is_drawn else ()
     text = render_report(collection, format=args.format, pictures=pictures)
