@@ -74,7 +74,7 @@ def _cuda() -> Finding:
         return Finding("cuda", False, "no CUDA device", cost)
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     names = ", ".join(f"{device.name} {device.total_memory / 2**30:.0f} GiB" for device in devices)
-    return Finding("cuda", True, f"{names}; one is used")
+    return Finding("cuda", True, f"{names}; each process uses one")
 
 
 def _precisions() -> list[Finding]:
