@@ -32,6 +32,7 @@ class ReportedDetails(TypedDict, total=False):
     best_epoch: dict[str, float | str]
     plan: str
     batch_norm: str
+    num_steps: int
 
 
 class ReportedResult(Result, frozen=True, kw_only=True):

@@ -54,15 +54,17 @@ def published_cost_blocks(published: Sequence[Published]) -> list[Block]:
 
 
 def _cards(results: Sequence[Result]) -> list[Note]:
-    """Settings, threads and code of the measured rows, together for mechanisms that have them in common."""
+    """Settings, steps, threads and code of the measured rows, together for mechanisms that have them in common."""
     cards: dict[str, list[str]] = {}
     for result, cost in _measured(results):
         shown = {name: value for name, value in result.protocol.settings.items() if name not in IN_THE_ROW}
         settings = "; ".join(f"{name} {show_setting(value)}" for name, value in shown.items())
         run = (
-            f"threads {result.environment.get('threads', 'not said')}; code {' '.join(map(str, result.code.values()))}"
+            f"median of {result.details.get('num_steps', 'unknown')} steps",
+            f"threads {result.environment.get('threads', 'not said')}",
+            f"code {' '.join(map(str, result.code.values()))}",
         )
-        cards.setdefault("; ".join(filter(None, (settings, run))), []).append(_mechanism(cost))
+        cards.setdefault("; ".join(filter(None, (settings, *run))), []).append(_mechanism(cost))
     return [Note(f"Protocol, {', '.join(dict.fromkeys(own))}", card) for card, own in cards.items()]
 
 

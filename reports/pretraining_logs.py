@@ -42,7 +42,7 @@ def read_log(path: Path) -> PretrainingLog:
             values = json.loads(line)
             epochs.append({name: float(value) for name, value in values.items() if _is_number(value)})
             epochs[-1]["epoch"]
-        except (ValueError, AttributeError, KeyError) as error:
+        except (ValueError, AttributeError, KeyError, OverflowError) as error:
             raise RecordError(f"{path}: line {number}: expected an epoch's values, found {line[:60]!r}") from error
     return PretrainingLog(path.resolve().parent.name, tuple(epochs), _read_run(path.with_name("run.json")))
 

@@ -70,8 +70,8 @@ def test_costs_rank_no_backbone(make_result: Any) -> None:
 def test_measured_costs_have_a_card() -> None:
     records = (cost(settings={"queue_size": 8}), cost("end-to-end", settings={"queue_size": 0}))
     text = " ".join(render_report(Collection(records), format="markdown").split())
-    assert "**Protocol, MoCo**: queue_size 8; threads 2; code 0.1.0" in text
-    assert "**Protocol, end-to-end**: queue_size 0; threads 2; code 0.1.0" in text
+    assert "**Protocol, MoCo**: queue_size 8; median of 10 steps; threads 2; code 0.1.0" in text
+    assert "**Protocol, end-to-end**: queue_size 0; median of 10 steps; threads 2; code 0.1.0" in text
 
 
 def test_costs_alone_are_a_report() -> None:

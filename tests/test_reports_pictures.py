@@ -111,7 +111,7 @@ def test_pretraining_logs_give_their_curves(tmp_path: Path, make_result: Any) ->
     assert "run-a" in svg
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1.0}'])
+@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1.0}', '{"epoch": 3, "loss": 1' + 400 * "0" + "}"])
 def test_a_broken_log_is_listed(tmp_path: Path, make_result: Any, line: str) -> None:
     (tmp_path / "a.json").write_text(make_result({"top1": 1.0}).to_json())
     (tmp_path / "metrics.jsonl").write_text(LOG + line)
