@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec import structs
 from processes import in_processes
 from test_benchmarks_bad_input import FOLDER_TASKS, bench, broken_image
 from tiny_classification import PROTOCOLS, TASKS, run_tiny, tiny_network
@@ -79,7 +80,7 @@ def test_a_run_is_one_on_data_without_them(task: str, broken: Path, clean: Path)
     found, expected = (
         TASKS[task](backbone, data, PROTOCOLS[task], context) for data, context in ((broken, SKIP), (clean, CONTEXT))
     )
-    assert found.data == replace(expected.data, skipped=SKIPPED)
+    assert found.data == structs.replace(expected.data, skipped=SKIPPED)
     assert found.metrics == expected.metrics
     assert found.details["per_class"] == expected.details["per_class"]
 

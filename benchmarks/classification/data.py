@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from msgspec import structs
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -42,7 +43,8 @@ class LabelledSplits:
         skipped = (*self.identity.skipped, *(f"{name}: cannot be read" for name in left_out))
         rest = leave_out(self.train, train), leave_out(self.val, val)
         _require_images(rest[0], self.data)
-        return LabelledSplits(self.data, *rest, replace(self.identity, splits=_identities(*rest), skipped=skipped))
+        identity = structs.replace(self.identity, splits=_identities(*rest), skipped=skipped)
+        return LabelledSplits(self.data, *rest, identity)
 
 
 def leave_out(images: LabelledImages, positions: Collection[int]) -> LabelledImages:

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import torch
-from msgspec.structs import replace
+from msgspec import structs
 
 from benchmarks.classification.checkpoint import checkpoints_of
 from benchmarks.classification.confusion import class_details
@@ -38,7 +38,7 @@ def run_semi(backbone: Backbone, data: Path, protocol: SemiProtocol, context: Ru
     labelled = labelled_part(splits.train, protocol, context)
     splits, labelled = without_unreadable(splits, labelled, context)
     identity = SplitIdentity(images=len(labelled), list_sha256=labelled.list_sha256())
-    read = replace(splits.identity, splits={**splits.identity.splits, "labelled": identity})
+    read = structs.replace(splits.identity, splits={**splits.identity.splits, "labelled": identity})
     say(f"{len(labelled)} of {len(splits.train)} images are labelled")
     checkpoints = checkpoints_of("fine_tuned_last.pth", backbone, read, protocol, context)
     tuned = fine_tune(backbone, labelled, protocol, context, checkpoints=checkpoints)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from benchmarks.classification.svm_protocol import SvmProtocol
 from benchmarks.context import RunContext
@@ -57,7 +58,8 @@ def without_images(sets: DetectionData, *, train: Collection[int], test: Collect
             list_sha256=hashlib.sha256(listed.encode()).hexdigest(),
         )
         kept[split] = replace(kept[split], images=rest)
-        identity = replace(identity, splits={**identity.splits, split: found}, skipped=(*identity.skipped, *lacking))
+        splits, skipped = {**identity.splits, split: found}, (*identity.skipped, *lacking)
+        identity = structs.replace(identity, splits=splits, skipped=skipped)
     return replace(sets, train=kept["train"], test=kept["test"], identity=identity)
 
 
