@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.context import RunContext
 from benchmarks.result import Result
 from benchmarks.run import describe_plan, find_result, plan_run, run_plan, write_result
+from mocobench.runtime.files import require_writable
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,14 @@ def run_trials(request: Request, context: RunContext, *, num_trials: int | None)
     prints and writes.
 
     Raises:
-        UserError: as for `plan_run`, `load_or_random` and the task.
+        UserError: a folder cannot be written; and as for `plan_run`, `load_or_random` and the task.
     """
+    from mocobench.runtime.distributed import is_main
+
+    if is_main():
+        for flag, folder in (("results", request.results), ("out", context.out), ("features", context.features)):
+            if folder is not None:
+                require_writable(folder, flag=f"--{flag}")
     if num_trials is None:
         _run_one(request, context, skip=False)
         return

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts, positive
+from mocobench.runtime.files import require_writable
 
 
 def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -24,6 +25,8 @@ def _input_pipeline(args: argparse.Namespace) -> None:
     from pretrain.input_cost import measure_input_cost, to_text, write_record
     from pretrain.recipes import choose_recipe
 
+    if args.results is not None:
+        require_writable(args.results, flag="--results")
     images = training_images(args.data)
     cost = measure_input_cost(images, choose_recipe(args.recipe), num_images=args.images, seed=args.seed)
     print(to_text(cost, rate=args.rate))
@@ -55,6 +58,7 @@ def _pretrain_cost(args: argparse.Namespace) -> None:
     from mocobench.runtime.environment import code_version, environment_stamp
     from pretrain.cost import cost_recipe, measure_apart, settings_of
 
+    require_writable(args.results, flag="--results")
     device = choose_device(args.device)
     precision, code = choose_precision(args.precision, device), code_version()
     sizes = {"arch": args.arch, "image_size": args.image_size}

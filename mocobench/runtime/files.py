@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written under a temporary name, flushed, then renamed."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,3 +36,21 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 so that `path` is either the old file or the whole new one."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def require_writable(folder: Path, *, flag: str) -> None:
+    """Prove before long work that its outcome can be written: in the folder, or where it would be made. Leaves nothing.
+
+    Raises:
+        UserError: no file can be made there; `flag` is what named the folder.
+    """
+    place = folder.absolute()
+    while not (place.exists() or place.is_symlink()):
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{flag} {folder}: expected a folder, or a place for one, found {place}, which is none")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: expected a folder that can be written, found {error.strerror}") from error

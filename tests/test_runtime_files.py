@@ -1,0 +1,51 @@
+"""Where an outcome cannot be written, the command says so before its work and leaves nothing behind."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mocobench.cli import main
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.files import require_writable
+
+
+def test_a_folder_and_a_place_for_one_stay_as_they_are(tmp_path: Path) -> None:
+    require_writable(tmp_path, flag="--out")
+    require_writable(tmp_path / "new" / "deep", flag="--out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_and_dangling_links_are_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("file", "file/below", "link/below"):
+        place = tmp_path / name.split("/")[0]
+        message = f"--out {tmp_path / name}: expected a folder, or a place for one, found {place}, which is none"
+        with pytest.raises(UserError, match=re.escape(message)):
+            require_writable(tmp_path / name, flag="--out")
+
+
+def test_a_closed_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"--out .*: expected a folder that can be written, found Permission denied"):
+        require_writable(tmp_path, flag="--out")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "imagenet-knn", "--backbone", "nothing.pth", "--data", "nothing"],
+        ["bench", "pretrain-cost"],
+        ["bench", "input-pipeline", "--data", "nothing"],
+    ],
+)
+def test_results_that_cannot_be_written_are_refused_first(tmp_path: Path, capsys: Any, command: list[str]) -> None:
+    (tmp_path / "results").write_text("a file")
+    assert main([*command, "--results", str(tmp_path / "results")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --results {tmp_path / 'results'}: expected a folder")
