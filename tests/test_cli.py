@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_pretraining import draw_pictures
@@ -124,11 +125,20 @@ def test_an_interrupted_pretraining_says_from_where_it_goes_on(name: str, tmp_pa
     sizes = "--arch resnet18 --image-size 16 --batch-size 4 --bn-groups 1 --queue-size 8 --epochs 99999 --workers 1"
     arguments = ["pretrain", "--recipe", "demo", "--data", str(data), "--out", str(out), *sizes.split()]
     command = [sys.executable, "-m", "mocobench", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell turns off in what it starts in the background
+
+    options: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **options, preexec_fn=heed_interrupts) as run:
         while run.poll() is None and not (out / "checkpoint_last.pth.tar").exists():
             time.sleep(0.1)
         os.killpg(run.pid, getattr(signal, name))  # the workers too, as a terminal and a scheduler do
-        _, said = run.communicate(timeout=60)
+        try:
+            _, said = run.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)  # or leaving this block would wait for ever
+            raise
     assert said == f"interrupted; the same command goes on from {out}/checkpoint_last.pth.tar\n"
     assert run.returncode == 130
     assert not list(out.glob(".*"))
