@@ -90,7 +90,7 @@ def with_damaged_value(container: str, tensors: Tensors, chance: random.Random) 
     tensor = tensors[name]
     kind = chance.randrange(6)
     if kind == 0:
-        changed = {name: tensor.to(chance.choice([torch.float16, torch.float64, torch.int32, torch.uint8]))}
+        changed = {name: tensor.to(chance.choice([torch.float64, torch.int32, torch.uint8, torch.bool]))}
     elif kind == 1:
         changed = {name: tensor.reshape(-1)[: chance.randrange(tensor.numel())].clone()}
     elif kind == 2:
