@@ -24,11 +24,17 @@ MARKS = {"task", "schema"}
 LOG = "metrics.jsonl"
 
 
+class EpochLoss(msgspec.Struct):
+    """An epoch of a classifier's training, of which reports read the loss alone."""
+
+    loss: float | None = None
+
+
 class ReportedDetails(TypedDict, total=False):
     """Of a record's details, those that reports read. The others are its bulk, and thousands are in memory."""
 
     loss_curve: list[dict[str, float]]
-    curve: list[dict[str, float]]
+    curve: list[EpochLoss]
     best_epoch: dict[str, float | str]
     plan: str
     batch_norm: str

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import isfinite
 from statistics import fmean
 
+from benchmarks.result import Result
 from reports.cells import published_value
 from reports.metrics import headlines_of
 from reports.published import Published
@@ -113,7 +114,7 @@ def low_precision(row: Measured, twin: Published, metric: str) -> str:
 def unconverged_loss(row: Measured, twin: Published, metric: str) -> str:
     """The loss is not finite at the end, or its last tenth is well below the tenth before."""
     for trial in row.trials:
-        losses = _losses(trial.details.get("loss_curve") or trial.details.get("curve") or [])
+        losses = _losses(trial.details.get("loss_curve", [])) or _epoch_losses(trial)
         tenth = len(losses) // 10
         if losses and not isfinite(losses[-1]):
             return f"seed {trial.seed}: the loss ends as {losses[-1]}"
@@ -155,6 +156,10 @@ RULES = (
 
 def _differing(row: Measured, pattern: re.Pattern[str]) -> list[str]:
     return [change for change in row.first.protocol.differs if pattern.match(change)]
+
+
+def _epoch_losses(trial: Result) -> list[float]:
+    return [epoch.loss for epoch in trial.details.get("curve", []) if epoch.loss is not None]
 
 
 def _losses(curve: Sequence[dict[str, float]]) -> list[float]:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.result import Result
+from benchmarks.result import Result, parse_result
+from reports.collect import ReportedResult
 from reports.diagnosis import diagnose, what_is_skipped
 from reports.published import load_published
 from reports.trials import group_results
@@ -137,3 +138,9 @@ def test_a_published_number_that_only_the_best_epoch_meets(make_result: Any) -> 
     met, missed = (replace(result, details={"best_epoch": {"top1": best}}) for best in (67.4, 66.2))
     assert "the best epoch, chosen on the test set, reads 67.40" in diagnosis_of([met])
     assert "best epoch" not in diagnosis_of([missed])
+
+
+def test_the_losses_of_a_classifiers_epochs_are_read_from_its_record(run: Callable[..., Result]) -> None:
+    curve = [{"epoch": epoch, "learning_rate": 30.0, "loss": 10.0 - 0.4 * epoch} for epoch in range(20)]
+    record = run(details={"curve": curve}).to_json().encode()
+    assert "seed 0: the loss is still falling at the end" in diagnosis_of([parse_result(record, ReportedResult)])

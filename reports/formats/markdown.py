@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
 
 from tabulate import tabulate
 
@@ -21,6 +22,7 @@ def render_markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(_render_block(block) for block in blocks) + "\n"
 
 
+@lru_cache(maxsize=1024)  # cells of a table have much in common
 def escape(text: str) -> str:
     """Text that renders as itself, on one line, also inside a table's cell."""
     line = one_line(text)
