@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts, positive
-from mocobench.runtime.files import require_writable
 
 
 def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -21,6 +20,7 @@ def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _input_pipeline(args: argparse.Namespace) -> None:
+    from mocobench.runtime.files import require_writable
     from pretrain.images import training_images
     from pretrain.input_cost import measure_input_cost, to_text, write_record
     from pretrain.recipes import choose_recipe
@@ -56,6 +56,7 @@ def _pretrain_cost(args: argparse.Namespace) -> None:
     from benchmarks.run import write_result
     from mocobench.runtime.device import choose_device, choose_precision
     from mocobench.runtime.environment import code_version, environment_stamp
+    from mocobench.runtime.files import require_writable
     from pretrain.cost import cost_recipe, measure_apart, settings_of
 
     require_writable(args.results, flag="--results")
