@@ -118,44 +118,33 @@ def test_features_and_banks_are_files_of_their_own(
 
 
 @pytest.mark.parametrize(
-    ("damage", "found"),
+    ("extracted", "damage", "found"),
     [
-        (lambda content: content[:-4] + bytes(4), "its values are not those that were written"),
-        (lambda content: content[:-100], r"it has \d+ bytes instead of \d+"),
-        (lambda content: content.replace(b'"F16"', b'"F32"'), "it holds other features than its name says"),
-        (lambda content: content.replace(b"unit float16", b"unit float32"), "it holds other features than its name"),
-    ],
-)
-def test_a_damaged_bank_is_noticed_and_made_again(
-    frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, found: str
-) -> None:
-    expected = extract_bank(frozen, train, tmp_path / "kept").clone()
-    (file,) = (tmp_path / "kept").iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(damage(whole))
-    assert torch.equal(extract_bank(frozen, train, tmp_path / "kept"), expected)
-    assert re.search(found + r".*; the features are computed again", capsys.readouterr().out)
-    assert file.read_bytes() == whole
-
-
-@pytest.mark.parametrize(
-    ("damage", "found"),
-    [
-        (lambda content: content[:-4] + bytes(4), "its values are not those that were written"),
-        (lambda content: content[:-100], r"it has \d+ bytes instead of \d+"),
-        (lambda content: b"", "it is damaged|Expecting value"),
-        (lambda content: b"\xff" * 64, "it is damaged"),
-        (lambda content: content.replace(b"fp32", b"bf16"), "it holds other features than its name says"),
+        (extract, lambda content: content[:-4] + bytes(4), "its values are not those that were written"),
+        (extract, lambda content: content[:-100], r"it has \d+ bytes instead of \d+"),
+        (extract, lambda content: b"", "it is damaged|Expecting value"),
+        (extract, lambda content: b"\xff" * 64, "it is damaged"),
+        (extract, lambda content: content.replace(b"fp32", b"bf16"), "it holds other features than its name says"),
+        (extract_bank, lambda content: content[:-4] + bytes(4), "its values are not those that were written"),
+        (extract_bank, lambda content: content[:-100], r"it has \d+ bytes instead of \d+"),
+        (extract_bank, lambda content: content.replace(b'"F16"', b'"F32"'), "it holds other features than its name"),
+        (extract_bank, lambda content: content.replace(b"unit float16", b"unit float32"), "it holds other features"),
     ],
 )
 def test_a_damaged_file_is_noticed_and_made_again(
-    frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, found: str
+    frozen: FrozenBackbone,
+    train: ImageFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extracted,
+    damage,
+    found: str,
 ) -> None:
-    expected = extract(frozen, train, tmp_path / "kept").clone()
+    expected = extracted(frozen, train, tmp_path / "kept").clone()
     (file,) = (tmp_path / "kept").iterdir()
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    assert torch.equal(extract(frozen, train, tmp_path / "kept"), expected)
+    assert torch.equal(extracted(frozen, train, tmp_path / "kept"), expected)
     assert re.search(found + r".*; the features are computed again", capsys.readouterr().out)
     assert file.read_bytes() == whole
 
