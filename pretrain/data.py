@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mocobench.runtime.distributed import rank, world_size
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.seeds import torch_generator
+from mocobench.runtime.seeds import python_generator, torch_generator
 from pretrain.batch_views import apply_views, crop_views
 from pretrain.images import TrainingImages, read_image
 from pretrain.settings import Recipe
@@ -93,7 +93,7 @@ class TwoViews(Dataset[Batch | UserError]):
         height, width = image.shape[1:]
         views = []
         for role in ("query", "key"):
-            generator = torch_generator(self.seed, "view", role, epoch, index)
+            generator = python_generator(self.seed, "view", role, epoch, index)
             views.append(draw_view(self.recipe.augmentation, width=width, height=height, generator=generator))
         return Batch(crop_views(image, views, size=self.recipe.image_size)[None], tuple(views))
 

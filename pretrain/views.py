@@ -6,9 +6,9 @@ reference for `pretrain.batch_views`, which applies the same record to tensors.
 """
 
 import math
+import random
 from dataclasses import dataclass
 
-import torch
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as F
 
@@ -31,7 +31,7 @@ class View:
     flip: bool
 
 
-def draw_view(augmentation: Augmentation, *, width: int, height: int, generator: torch.Generator) -> View:
+def draw_view(augmentation: Augmentation, *, width: int, height: int, generator: random.Random) -> View:
     """Draw a view of a `width` x `height` image."""
     return View(
         crop=_draw_crop(augmentation, width=width, height=height, generator=generator),
@@ -42,21 +42,21 @@ def draw_view(augmentation: Augmentation, *, width: int, height: int, generator:
     )
 
 
-def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+def _uniform(low: float, high: float, generator: random.Random) -> float:
+    return low + (high - low) * generator.random()
 
 
-def _chance(probability: float, generator: torch.Generator) -> bool:
-    return _uniform(0.0, 1.0, generator) < probability
+def _chance(probability: float, generator: random.Random) -> bool:
+    return generator.random() < probability
 
 
-def _integer(upper: int, generator: torch.Generator) -> int:
+def _integer(upper: int, generator: random.Random) -> int:
     """Uniform in [0, upper]."""
-    return int(torch.randint(upper + 1, (), generator=generator))
+    return int(generator.random() * (upper + 1))
 
 
 def _draw_crop(
-    augmentation: Augmentation, *, width: int, height: int, generator: torch.Generator
+    augmentation: Augmentation, *, width: int, height: int, generator: random.Random
 ) -> tuple[int, int, int, int]:
     low_ratio, high_ratio = augmentation.crop_ratio
     for _ in range(CROP_ATTEMPTS):
@@ -71,7 +71,7 @@ def _draw_crop(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _draw_jitter(augmentation: Augmentation, generator: torch.Generator) -> tuple[tuple[str, float], ...] | None:
+def _draw_jitter(augmentation: Augmentation, generator: random.Random) -> tuple[tuple[str, float], ...] | None:
     if not _chance(augmentation.jitter_probability, generator):
         return None
     brightness, contrast, saturation, hue = augmentation.jitter
@@ -81,12 +81,10 @@ def _draw_jitter(augmentation: Augmentation, generator: torch.Generator) -> tupl
         "saturation": _uniform(max(0.0, 1 - saturation), 1 + saturation, generator),
         "hue": _uniform(-hue, hue, generator),
     }
-    names = tuple(factors)
-    order = torch.randperm(len(names), generator=generator).tolist()
-    return tuple((names[i], factors[names[i]]) for i in order)
+    return tuple(sorted(factors.items(), key=lambda _: generator.random()))
 
 
-def _draw_blur(augmentation: Augmentation, generator: torch.Generator) -> float | None:
+def _draw_blur(augmentation: Augmentation, generator: random.Random) -> float | None:
     if not _chance(augmentation.blur_probability, generator):
         return None
     return _uniform(*augmentation.blur_sigma, generator)

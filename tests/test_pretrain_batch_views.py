@@ -16,7 +16,7 @@ from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 
 from mocobench.runtime.images import read_rgb
-from mocobench.runtime.seeds import torch_generator
+from mocobench.runtime.seeds import python_generator
 from pretrain import batch_views
 from pretrain.batch_views import apply_views, crop_views, normalise
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
@@ -93,7 +93,7 @@ def difference(ours: torch.Tensor, theirs: list[Image.Image]) -> tuple[float, in
 
 
 def drawn(augmentation: Augmentation, images: list[Image.Image], *, seed: int = 0) -> list[View]:
-    generator = torch_generator(seed, "test")
+    generator = python_generator(seed, "test")
     return [draw_view(augmentation, width=i.width, height=i.height, generator=generator) for i in images]
 
 

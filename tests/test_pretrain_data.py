@@ -13,7 +13,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.seeds import torch_generator
+from mocobench.runtime.seeds import python_generator
 from pretrain.data import SUBSTITUTES, Batch, TwoViews, make_loader
 from pretrain.images import read_image, training_images
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
@@ -57,7 +57,7 @@ def test_an_item_is_pils_two_views_of_its_image(pictures: Path, augmentation) ->
         image = to_pil_image(read_image(images, index))
         theirs = []
         for role in ("query", "key"):
-            generator = torch_generator(5, "view", role, 3, index)
+            generator = python_generator(5, "view", role, 3, index)
             view = draw_view(augmentation, width=image.width, height=image.height, generator=generator)
             theirs.append(pil_to_tensor(apply_view(image, view, order=augmentation.order, size=48)))
         gap = (item.pixels[0].int() - torch.stack(theirs).int()).abs()

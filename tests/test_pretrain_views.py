@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from mocobench.runtime.seeds import torch_generator
+from mocobench.runtime.seeds import python_generator
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
 from pretrain.settings import Augmentation
 from pretrain.views import View, apply_view, draw_view
@@ -19,7 +19,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def drawn(augmentation: Augmentation, count: int, *, width: int = 460, height: int = 395) -> list[View]:
-    generator = torch_generator(0, "test")
+    generator = python_generator(0, "test")
     return [draw_view(augmentation, width=width, height=height, generator=generator) for _ in range(count)]
 
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
-from mocobench.runtime.seeds import torch_generator
+from mocobench.runtime.seeds import python_generator
 from pretrain.batch_views import apply_views, crop_views, normalise
 from pretrain.decoding import decode_pixels
 from pretrain.input_cost import Laps
@@ -93,7 +93,7 @@ def batch_round(paths: list[Path], number: int) -> dict[str, float]:
             image = decode_pixels(content, name=str(path))
         with laps.lap("crop"):
             for role in ROLES:
-                generator = torch_generator(number, "view", role, 0, index)
+                generator = python_generator(number, "view", role, 0, index)
                 drawn.append(draw_view(AUG_PLUS, width=image.shape[2], height=image.shape[1], generator=generator))
             crops.append(crop_views(image, drawn[-2:], size=SIZE))
     with laps.lap("crop"):
