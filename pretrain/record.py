@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from mocobench.runtime.environment import environment_stamp, peak_memory_bytes
+from mocobench.runtime.environment import peak_memory_bytes
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import write_text
 from pretrain.run import Plan, Progress, TrainingRun, describe
@@ -76,24 +76,18 @@ def epoch_text(metrics: dict[str, float], *, epochs: int) -> str:
     return f"epoch {metrics['epoch']}/{epochs}: {values}"
 
 
-def write_run_record(
-    run: TrainingRun, plan: Plan, progress: Progress, *, data: dict[str, Any], code: dict[str, str]
-) -> None:
-    """Write run.json: what ran, on what, and what it cost so far."""
+def write_run_record(run: TrainingRun, plan: Plan, progress: Progress, *, data: dict[str, Any]) -> None:
+    """Write run.json: what ran, on what, in which sessions, and what it cost so far."""
     record = {
         **describe(run, {"name": run.data.resolve().name, **data}),
         "differs": list(run.differs),
         "plan": asdict(plan),
-        "precision": run.precision,
-        "compile": run.compile,
-        "num_workers": run.num_workers,
         "epochs_done": progress.epoch,
         "wall_seconds": progress.seconds,
         "on_bad_image": run.on_bad_image,
         "bad_images": {"count": len(progress.bad_images), "files": progress.bad_images},
         "peak_memory_bytes": peak_memory_bytes(run.device),
-        "code": code,
-        "environment": environment_stamp(run.device),
+        "sessions": progress.sessions,
         "command": list(run.command),
     }
     write_text(run.out / "run.json", json.dumps(record, indent=2) + "\n")

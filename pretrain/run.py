@@ -45,7 +45,7 @@ class Progress:
     """`epoch` whole epochs and `step` steps of the next one are done, in `seconds` of all sessions together.
 
     `sums` are those of the running epoch's metrics over its steps so far; `bad_images` are the names of all that could
-    not be read.
+    not be read. `sessions` says where each began and what computed it (pretrain.sessions).
     """
 
     epoch: int = 0
@@ -53,6 +53,7 @@ class Progress:
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     bad_images: list[str] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

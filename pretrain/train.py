@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks
-from mocobench.runtime.environment import code_version, reset_peak_memory
+from mocobench.runtime.environment import reset_peak_memory
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress as progress_bar
 from mocobench.runtime.progress import say
@@ -30,6 +30,7 @@ from pretrain.monitor import KnnMonitor, make_monitor
 from pretrain.record import MetricsLog, epoch_text, write_run_record
 from pretrain.run import Plan, Progress, TrainingRun, make_plan, plan_text
 from pretrain.schedule import learning_rate
+from pretrain.sessions import begin_session
 from pretrain.step import make_normaliser, train_step
 
 
@@ -93,12 +94,16 @@ def pretrain(run: TrainingRun) -> Path:
     progress, recipe = training.progress, run.recipe
     if progress.epoch >= recipe.epochs:
         return _finished_before(run)
+    changed = begin_session(run, progress)
     if is_main():
         print(plan_text(run, training.plan))
         if progress.epoch or progress.step:
             print(f"goes on after epoch {progress.epoch}, step {progress.step} of the next", flush=True)
+        if changed:
+            print(
+                f"changed since: {', '.join(changed)}; the numbers may differ from those of an unbroken run", flush=True
+            )
     reset_peak_memory(run.device)
-    code = code_version()  # before the run: the files may change while it lasts
     log = MetricsLog(run.out, epochs_done=progress.epoch) if is_main() else None
     done = (progress.epoch * training.plan.steps_per_epoch + progress.step) * recipe.batch_size
     total = training.plan.steps * recipe.batch_size
@@ -113,7 +118,7 @@ def pretrain(run: TrainingRun) -> Path:
         if log is not None:
             log.write(metrics)
             say(epoch_text(metrics, epochs=recipe.epochs))
-            write_run_record(run, training.plan, progress, data=training.data, code=code)
+            write_run_record(run, training.plan, progress, data=training.data)
         is_kept = progress.epoch == recipe.epochs or (run.keep_every and progress.epoch % run.keep_every == 0)
         training.save(number=progress.epoch if is_kept else None)
     bar.close()

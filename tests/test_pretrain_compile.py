@@ -42,7 +42,7 @@ def test_a_compiled_run_ends_as_a_plain_one(
     assert len(compiled_graphs) >= 2  # of the two encoders
     assert_same_state(load(compiled), load(plain))
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("plain", "compiled")]
-    assert [record["compile"] for record in records] == [False, True]
+    assert [record["sessions"][0]["compile"] for record in records] == [False, True]
     accuracies = [
         [json.loads(line)["knn_top1"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("plain", "compiled")

@@ -129,7 +129,7 @@ def test_torchrun_runs_the_command(pictures: Path, tmp_path: Path) -> None:
     assert "processes      2, 4 images of a batch each" in finished.stdout
     assert "learning_rate: 0.01 -> 0.0025 (scaled linearly with the batch size)" in finished.stdout
     record = json.loads((out / "run.json").read_text())
-    assert record["environment"]["processes"] == record["plan"]["processes"] == 2
+    assert record["sessions"][-1]["processes"] == record["plan"]["processes"] == 2
 
 
 @pytest.mark.slow

@@ -100,6 +100,25 @@ def test_killed_at_random_moments(pictures: Path, tmp_path: Path, whole: Path, k
     assert_same_run(out, whole)
 
 
+def test_sessions_are_recorded_and_what_changed_between_them_is_said(
+    pictures: Path, tmp_path: Path, tiny_encoder: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for step, workers in ((6, 0), (4, 2)):  # from the start to after step 4, and to the epoch's end
+        in_processes(1, run_tiny, pictures, out, kill=("step", step), num_workers=workers, **SETTINGS)
+    in_processes(1, run_tiny, pictures, out, kill=("step", 1), **SETTINGS)  # no checkpoint: nothing of it is kept
+    sessions = load(out / "checkpoint_last.pth.tar")["mocobench"]["progress"]["sessions"]
+    run_pretraining(make_run(pictures, out, precision="bf16", **SETTINGS))
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed since: ")]
+    assert len(told) == 1
+    assert "precision fp32 -> bf16" in told[0]
+    assert "num_workers" not in told[0]
+    record = json.loads((out / "run.json").read_text())["sessions"]
+    assert record[:2] == sessions
+    assert [(each["epoch"], each["step"], each["num_workers"]) for each in record] == [(0, 0, 0), (0, 4, 2), (1, 0, 0)]
+    assert [each["precision"] for each in record] == ["fp32", "fp32", "bf16"]
+
+
 def test_a_run_goes_on_without_loading_what_it_has_seen(
     pictures: Path, tmp_path: Path, tiny_encoder: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
