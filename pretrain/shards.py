@@ -104,7 +104,8 @@ def open_shards(shards: tuple[Path, ...]) -> ShardImages:
     missing = [shard for shard in shards if not shard.is_file()]
     if missing:
         raise UserError(
-            f"--data: expected {len(shards)} shards, found no {missing[0]} (missing: {len(missing)} of them)"
+            f"--data: expected {len(shards)} shards, found no {missing[0]} (missing: {len(missing)} of them); several "
+            "are named as 'train-{0000..0146}.tar', or by the folder whose train/ holds them"
         )
     own = progress(shards[rank() :: world_size()], label="index", unit="shard")
     indexed = gather_objects([index_shard(shard) for shard in own])
