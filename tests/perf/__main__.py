@@ -33,7 +33,7 @@ from tests.perf.voc_evaluation import time_voc_evaluation
 def measure(section: str, *, device: str, rounds: int, steps: int) -> dict[str, Any]:
     """The figures of a section; `rounds` and `steps` are those of the detection engines."""
     if section == "pretraining":
-        return measure_steps(rounds=5, steps=1, device=device)
+        return measure_steps(rounds=5, steps=2, device=device)
     if section == "input":
         return measure_input(64)
     if section in PARTS:
