@@ -72,5 +72,7 @@ def pretraining_section(record: dict[str, Any]) -> str:
         f"that is not\ncounted, then {record['steps']} that are. Seconds are the median of all rounds.\n\n"
         "The overhead is what the step takes beyond both encoders' forward, the query encoder's backward and SGD,\n"
         "which take turns with it in the same process: normalising the views, shuffling, momentum update, logits,\n"
-        "loss, queue and metrics. It is the median over pairs of steps that follow each other (bound 5 %).\n\n" + "\n".join(lines) + "\n"
+        "loss, queue and metrics. It is the median over pairs of steps that follow each other (bound 5 %).\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
