@@ -6,7 +6,8 @@ epoch, the one before it as checkpoint_previous.pth.tar, checkpoint_NNNN.pth.tar
 """
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks
+from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks, world_size
 from mocobench.runtime.environment import reset_peak_memory
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress as progress_bar
@@ -25,6 +26,7 @@ from pretrain.checkpoint import LAST, PREVIOUS, last_checkpoint, load_checkpoint
 from pretrain.cost import estimate
 from pretrain.data import Batch, EpochBatches, make_loader
 from pretrain.images import training_images
+from pretrain.interrupts import interrupts_wait
 from pretrain.methods import make_model
 from pretrain.monitor import KnnMonitor, make_monitor
 from pretrain.record import MetricsLog, epoch_text, write_run_record
@@ -49,6 +51,15 @@ class Training:
     monitor: KnnMonitor | None
     bad_images_told: int = 0
     saved_at: float = field(default_factory=time.monotonic)
+    is_worth_saving: bool = False
+
+    @contextmanager
+    def to_the_end(self) -> Iterator[None]:
+        """An interrupt inside comes at the end; what is broken off all the same is not worth saving."""
+        with interrupts_wait():
+            self.is_worth_saving = False
+            yield
+            self.is_worth_saving = True
 
     def checkpoint_is_due(self) -> bool:
         """Whether to save after this step: by the count of steps, or by the clock of rank 0, which all go by."""
@@ -108,24 +119,39 @@ def pretrain(run: TrainingRun) -> Path:
     done = (progress.epoch * training.plan.steps_per_epoch + progress.step) * recipe.batch_size
     total = training.plan.steps * recipe.batch_size
     bar = progress_bar(total=total, done=done, label="pretrain", unit="image")
-    while progress.epoch < recipe.epochs:
-        bar.set_description(f"epoch {progress.epoch + 1}/{recipe.epochs}")
-        metrics = train_epoch(training, bar) | _monitored(training)
-        training.share_bad_images()
-        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
-        # The checkpoint comes last: a run that is killed before it does the epoch's end again, one killed after it
-        # has nothing left to do there.
-        if log is not None:
-            log.write(metrics)
-            say(epoch_text(metrics, epochs=recipe.epochs))
-            write_run_record(run, training.plan, progress, data=training.data)
-        is_kept = progress.epoch == recipe.epochs or (run.keep_every and progress.epoch % run.keep_every == 0)
-        training.save(number=progress.epoch if is_kept else None)
+    try:
+        while progress.epoch < recipe.epochs:
+            bar.set_description(f"epoch {progress.epoch + 1}/{recipe.epochs}")
+            metrics = train_epoch(training, bar) | _monitored(training)
+            with training.to_the_end():
+                _end_epoch(training, metrics, log)
+    except KeyboardInterrupt:
+        # A single process is saved where it was; several need not be at the same step.
+        if world_size() == 1 and training.is_worth_saving:
+            training.save()
+        raise
     bar.close()
     if log is not None:
         log.close()
     say(f"wrote {run.out / LAST}")
     return run.out / LAST
+
+
+def _end_epoch(training: Training, metrics: dict[str, float], log: MetricsLog | None) -> None:
+    """Log and record the epoch that has just been trained, then save.
+
+    The checkpoint comes last: a run that is killed before it does the epoch's end again, one killed after it has
+    nothing left to do there.
+    """
+    run, progress, epochs = training.run, training.progress, training.run.recipe.epochs
+    training.share_bad_images()
+    progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+    if log is not None:
+        log.write(metrics)
+        say(epoch_text(metrics, epochs=epochs))
+        write_run_record(run, training.plan, progress, data=training.data)
+    is_kept = progress.epoch == epochs or (run.keep_every and progress.epoch % run.keep_every == 0)
+    training.save(number=progress.epoch if is_kept else None)
 
 
 def _finished_before(run: TrainingRun) -> Path:
@@ -229,20 +255,21 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
         loaded = time.monotonic()
         if isinstance(batch, UserError):
             raise batch
-        progress.bad_images += batch.bad_images
-        views = batch.finish(run.recipe, run.device)
-        for group in training.optimizer.param_groups:
-            group["lr"] = learning_rate(run.recipe, progress.epoch, progress.step, steps_per_epoch=steps)
-        values = train_step(run, training.model, training.optimizer, normalise, views, progress)
-        now = time.monotonic()
-        values |= {"waited": loaded - before, "seconds": now - before}
-        progress.seconds += now - before
-        progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in values.items()}
-        progress.step += 1
-        bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-        bar.update(run.recipe.batch_size)
-        if progress.step < steps and training.checkpoint_is_due():
-            training.save()
+        with training.to_the_end():
+            progress.bad_images += batch.bad_images
+            views = batch.finish(run.recipe, run.device)
+            for group in training.optimizer.param_groups:
+                group["lr"] = learning_rate(run.recipe, progress.epoch, progress.step, steps_per_epoch=steps)
+            values = train_step(run, training.model, training.optimizer, normalise, views, progress)
+            now = time.monotonic()
+            values |= {"waited": loaded - before, "seconds": now - before}
+            progress.seconds += now - before
+            progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in values.items()}
+            progress.step += 1
+            bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+            bar.update(run.recipe.batch_size)
+            if progress.step < steps and training.checkpoint_is_due():
+                training.save()
         before = time.monotonic()
     sums = dict(progress.sums)
     waited, seconds = sums.pop("waited"), sums.pop("seconds")

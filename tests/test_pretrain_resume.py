@@ -2,10 +2,13 @@
 
 import json
 import os
+import pkgutil
 import random
 import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ import pretrain.data
 import pretrain.step
 from mocobench.runtime.errors import UserError
 from pretrain.images import TrainingImages
+from pretrain.interrupts import interrupts_wait
 from pretrain.train import pretrain as run_pretraining
 
 EPOCHS, STEPS = 4, 6  # with batches of 4 from 26 pictures
@@ -98,6 +102,80 @@ def test_killed_at_random_moments(pictures: Path, tmp_path: Path, whole: Path, k
         assert answers == [(-signal.SIGKILL, None)]
     in_processes(1, run_tiny, pictures, out, **SETTINGS)
     assert_same_run(out, whole)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the processes of the tests have it: with more, sums come in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started with it turned off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("place", "moment", "reached"),
+    [
+        ("pretrain.train.train_step", 3, (0, 3)),  # in the third step, which is done to its end
+        ("pretrain.data.read_image", 10, (0, 2)),  # waiting for the third batch of four images
+        ("pretrain.train.Training.save", 1, (0, 2)),  # in the middle of saving after the second step
+        ("pretrain.train._monitored", 1, (0, 6)),  # after the last step of an epoch
+        ("pretrain.train.write_run_record", 2, (2, 0)),  # at the end of the second epoch
+    ],
+)
+def test_an_interrupted_run_has_all_it_has_done(
+    pictures: Path,
+    tmp_path: Path,
+    whole: Path,
+    tiny_encoder: None,
+    heeded: None,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    moment: int,
+    reached: tuple[int, int],
+) -> None:
+    out, calls, original = tmp_path / "interrupted", 0, pkgutil.resolve_name(place)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_pretraining(make_run(pictures, out, **SETTINGS))
+    progress = load(out / "checkpoint_last.pth.tar")["mocobench"]["progress"]
+    assert (progress["epoch"], progress["step"]) == reached
+    in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert_same_run(out, whole)
+
+
+def test_a_second_interrupt_does_not_wait(heeded: None) -> None:
+    done = []
+
+    def interrupt_twice() -> None:
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("after the first")
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("after the second")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_twice()
+    assert done == ["after the first"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_sessions_are_recorded_and_what_changed_between_them_is_said(
