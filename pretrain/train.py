@@ -55,8 +55,11 @@ class Training:
 
     @contextmanager
     def to_the_end(self) -> Iterator[None]:
-        """An interrupt inside comes at the end; what is broken off all the same is not worth saving."""
-        with interrupts_wait():
+        """An interrupt inside comes at the end; what is broken off all the same is not worth saving.
+
+        A group is broken off at once: a rank that went on would wait for one that has gone.
+        """
+        with interrupts_wait() if world_size() == 1 else nullcontext():
             self.is_worth_saving = False
             yield
             self.is_worth_saving = True

@@ -17,6 +17,7 @@ from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, m
 
 import pretrain.data
 import pretrain.step
+import pretrain.train
 from mocobench.runtime.errors import UserError
 from pretrain.images import TrainingImages
 from pretrain.interrupts import interrupts_wait
@@ -160,6 +161,27 @@ def test_an_interrupted_run_has_all_it_has_done(
     assert (progress["epoch"], progress["step"]) == reached
     in_processes(1, run_tiny, pictures, out, **SETTINGS)
     assert_same_run(out, whole)
+
+
+def test_a_step_that_is_broken_off_is_not_saved(
+    pictures: Path, tmp_path: Path, tiny_encoder: None, heeded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, calls, original = tmp_path / "interrupted", 0, pretrain.train.train_step
+
+    def interrupted_twice(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        values = original(*arguments)
+        for _ in range(2 if calls == 4 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return values
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pretrain.train.train_step", interrupted_twice)
+        with pytest.raises(KeyboardInterrupt):
+            run_pretraining(make_run(pictures, out, **SETTINGS))
+    progress = load(out / "checkpoint_last.pth.tar")["mocobench"]["progress"]
+    assert (progress["epoch"], progress["step"]) == (0, 2)
 
 
 def test_a_second_interrupt_does_not_wait(heeded: None) -> None:
