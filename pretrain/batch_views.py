@@ -6,7 +6,11 @@ at half size, which JPEG allows for large images, is left out: photographs come 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -15,13 +19,64 @@ from pretrain.views import View
 
 # One view (600 kB as float32 at 224 pixels) stays in a core's cache through all its operations; a batch would not.
 VIEWS_AT_ONCE_ON_CPU = 1
-VIEWS_AT_ONCE = 128  # on other devices; bounds the memory beside the training's to about half a gigabyte at 224 pixels
+# On other devices: 128 views at 224 pixels, and half a gigabyte beside the training's memory; of small ones many.
+PIXELS_AT_ONCE = 128 * 224 * 224
 ADJUSTMENTS = {
     "brightness": operations.adjust_brightness,
     "contrast": operations.adjust_contrast,
     "saturation": operations.adjust_saturation,
     "hue": operations.adjust_hue,
 }
+HAS_KERNELS = find_spec("triton") is not None  # without them views take a GPU about ten times as long
+PLACES = {name: place for place, name in enumerate(ADJUSTMENTS)} | {"none": -1}
+NO_JITTER = (("none", 0.0),) * len(ADJUSTMENTS)
+
+
+@dataclass(frozen=True)
+class ViewTable:
+    """N drawn views in columns, which take a batch of them apart without a loop over its views.
+
+    `crops` is float32 (N, 4): top, left, height, width. `jitter` is int32 (N, 4), places in `ADJUSTMENTS` in the order
+    of application, -1 for none, and `factors` float32 (N, 4), what belongs to them; to hue, its turn in levels of a
+    byte. `grayscale` and `flip` are bool (N,); `radii`, of the blur's box in pixels, float32 (N,), NaN for none.
+    """
+
+    crops: np.ndarray
+    jitter: np.ndarray
+    factors: np.ndarray
+    grayscale: np.ndarray
+    radii: np.ndarray
+    flip: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, some: slice) -> "ViewTable":
+        return ViewTable(**{name: column[some] for name, column in vars(self).items()})
+
+    @staticmethod
+    def of(views: Sequence[View]) -> "ViewTable":
+        """The table of these views."""
+        jitters = [[*(view.jitter or ()), *NO_JITTER][: len(NO_JITTER)] for view in views]
+        radii = [math.nan if view.blur is None else operations.box_radius(view.blur) for view in views]
+        return ViewTable(
+            crops=np.array([view.crop for view in views], np.float32),
+            jitter=np.array([[PLACES[name] for name, _ in jitter] for jitter in jitters], np.int32),
+            factors=np.array([[_in_levels(*part) for part in jitter] for jitter in jitters], np.float32),
+            grayscale=np.array([view.grayscale for view in views]),
+            radii=np.array(radii, np.float32),
+            flip=np.array([view.flip for view in views]),
+        )
+
+    @staticmethod
+    def joined(tables: Sequence["ViewTable"]) -> "ViewTable":
+        """The rows of all tables, one table after the other."""
+        return ViewTable(**{name: np.concatenate([vars(table)[name] for table in tables]) for name in vars(tables[0])})
+
+
+def _in_levels(operation: str, factor: float) -> float:
+    """A hue factor as a byte, which wraps; cut off here, where the factor is still in float64."""
+    return math.trunc(255 * factor) % 256 if operation == "hue" else factor
 
 
 def crop_views(image: torch.Tensor, views: Sequence[View], *, size: int) -> torch.Tensor:
@@ -46,8 +101,8 @@ def crop_views(image: torch.Tensor, views: Sequence[View], *, size: int) -> torc
     return torch.stack(crops)
 
 
-def apply_views(images: torch.Tensor, views: Sequence[View], *, order: Sequence[str], size: int) -> torch.Tensor:
-    """Apply `views[i]` to `images[i]`, on the device of `images`.
+def apply_views(images: torch.Tensor, views: ViewTable, *, order: Sequence[str], size: int) -> torch.Tensor:
+    """Apply view i of the table to `images[i]`, on the device of `images`.
 
     Args:
         images: uint8, or float with whole numbers from 0 to 255, (N, 3, H, W): images on a common canvas when `order`
@@ -57,17 +112,18 @@ def apply_views(images: torch.Tensor, views: Sequence[View], *, order: Sequence[
         size: the side of a view in pixels.
 
     Returns:
-        uint8 (N, 3, size, size). A view depends on its own image and record, not on the rest of the batch.
+        uint8 (N, 3, size, size). A view depends on its own image and row, not on the rest of the batch.
     """
     assert len(images) == len(views), (len(images), len(views))
     result = torch.empty((len(views), 3, size, size), dtype=torch.uint8, device=images.device)
-    at_once = VIEWS_AT_ONCE_ON_CPU if images.device.type == "cpu" else VIEWS_AT_ONCE
+    on_cpu = images.device.type == "cpu"
+    at_once = VIEWS_AT_ONCE_ON_CPU if on_cpu else max(1, PIXELS_AT_ONCE // (size * size))
     for start in range(0, len(views), at_once):
         some = slice(start, start + at_once)
         changed = images[some].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         for operation in order:
             changed = _apply(operation, changed, views[some], size)
-        result[some] = changed.to(torch.int16)  # on a CPU three times faster than from float to bytes at once
+        result[some] = changed.to(torch.int16) if on_cpu else changed  # three times faster there than at once to bytes
     return result
 
 
@@ -80,52 +136,63 @@ def normalise(
     return images.float().mul_(scale.view(3, 1, 1)).add_(shift.view(3, 1, 1))
 
 
-def _apply(operation: str, images: torch.Tensor, views: Sequence[View], size: int) -> torch.Tensor:
+def _apply(operation: str, images: torch.Tensor, views: ViewTable, size: int) -> torch.Tensor:
     """The images after the operation: changed in place, or new ones after a crop."""
     if operation == "crop":
-        boxes = torch.tensor([view.crop for view in views], dtype=torch.float32)
-        return operations.crop_and_resize(images, boxes.to(images.device, non_blocking=True), size=size)
+        return operations.crop_and_resize(images, _to_device(views.crops, images.device), size=size)
     if operation == "jitter":
         _jitter(images, views)
     elif operation == "grayscale":
-        chosen = {i: 1.0 for i, view in enumerate(views) if view.grayscale}
-        _change(images, chosen, lambda part, _: operations.to_grayscale(part))
+        _change(images, views.grayscale, operations.to_grayscale)
     elif operation == "blur":
-        radii = {i: operations.box_radius(view.blur) for i, view in enumerate(views) if view.blur is not None}
-        reach = math.floor(max(radii.values(), default=0.0)) + 1
-        _change(images, radii, lambda part, radius: operations.box_blur(part, radius, reach=reach))
+        _blur(images, views)
     else:
         assert operation == "flip", operation
-        chosen = {i: 1.0 for i, view in enumerate(views) if view.flip}
-        _change(images, chosen, lambda part, _: operations.flip(part))
+        _change(images, views.flip, operations.flip)
     return images
 
 
-def _jitter(images: torch.Tensor, views: Sequence[View]) -> None:
-    jitters = [view.jitter or () for view in views]
-    for step in range(max(map(len, jitters), default=0)):
+def _jitter(images: torch.Tensor, views: ViewTable) -> None:
+    if images.is_cuda and HAS_KERNELS:
+        from pretrain import pixel_kernels as kernels
+
+        kernels.jitter(images, _to_device(views.jitter, images.device), _to_device(views.factors, images.device))
+        return
+    for jitter, factors in zip(views.jitter.T, views.factors.T, strict=True):
         # Each view has its own order: those that do the same thing now do it together.
         for name, adjust in ADJUSTMENTS.items():
-            factors = {
-                i: jitter[step][1] for i, jitter in enumerate(jitters) if step < len(jitter) and jitter[step][0] == name
-            }
-            if name == "hue":  # as a byte, which wraps; cut off here, where the factor is still in float64
-                factors = {i: math.trunc(255 * factor) % 256 for i, factor in factors.items()}
-            _change(images, factors, adjust)
+            _change(images, jitter == PLACES[name], adjust, factors)
+
+
+def _blur(images: torch.Tensor, views: ViewTable) -> None:
+    is_blurred = ~np.isnan(views.radii)
+    if not is_blurred.any():
+        return
+    reach = math.floor(views.radii[is_blurred].max()) + 1
+    if images.is_cuda and HAS_KERNELS:
+        from pretrain import pixel_kernels as kernels
+
+        kernels.box_blur(images, _to_device(views.radii, images.device), reach=reach)
+    else:
+        _change(images, is_blurred, partial(operations.box_blur, reach=reach), views.radii)
 
 
 def _change(
-    images: torch.Tensor, values: dict[int, float], operation: Callable[[torch.Tensor, torch.Tensor], None]
+    images: torch.Tensor, chosen: np.ndarray, operation: Callable[..., None], values: np.ndarray | None = None
 ) -> None:
-    """Let `operation` change `images[i]` in place for every i in `values`; it gets their values as (n, 1, 1, 1)."""
-    if not values:
+    """Let `operation` change the images that are `chosen` in place; it gets their values, if any, as (n, 1, 1, 1)."""
+    places = chosen.nonzero()[0]
+    if not len(places):
         return
-    of_each = torch.tensor(list(values.values()), dtype=torch.float32).view(-1, 1, 1, 1)
-    of_each = of_each.to(images.device, non_blocking=True)  # a copy that blocks would wait for the device each time
-    if len(values) == len(images):
-        operation(images, of_each)
+    of_each = [] if values is None else [_to_device(values[places], images.device).view(-1, 1, 1, 1)]
+    if len(places) == len(images):
+        operation(images, *of_each)
         return
-    chosen = torch.tensor(list(values)).to(images.device, non_blocking=True)
-    part = images[chosen]
-    operation(part, of_each)
-    images[chosen] = part
+    where = _to_device(places, images.device)
+    part = images[where]
+    operation(part, *of_each)
+    images[where] = part
+
+
+def _to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(values).to(device, non_blocking=True)  # a copy that blocks would wait for the device

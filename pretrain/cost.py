@@ -19,7 +19,7 @@ from pretrain.methods import make_model
 from pretrain.recipes import ARCHS, choose_recipe
 from pretrain.run import Cost, Plan, Progress, TrainingRun
 from pretrain.settings import Recipe
-from pretrain.step import make_normaliser, train_step
+from pretrain.step import Trainer
 
 # The mechanisms of MoCo v2's Table 3, by method, with its settings.
 RECIPES = {"moco": "moco-v2-200ep", "end-to-end": "end-to-end-200ep"}
@@ -85,7 +85,7 @@ def estimate(run: TrainingRun, plan: Plan) -> Cost | None:
 
 
 def measure_steps(run: TrainingRun, *, num_steps: int) -> Cost:
-    """The median of `num_steps` steps of a throw-away model, after one that is not counted.
+    """The median of `num_steps` steps of a throw-away model, after the first, which are not counted.
 
     Seeds the global generators, as making a model does. With several processes all of them have to call it.
 
@@ -98,14 +98,14 @@ def measure_steps(run: TrainingRun, *, num_steps: int) -> Cost:
         model, optimizer = make_model(run)
         for group in optimizer.param_groups:
             group["lr"] = 0.0  # random views would teach it nothing, and at a high rate numbers that are not finite
-        normalise = make_normaliser(run)
+        trainer = Trainer(run, model, optimizer)
         views = torch.randint(
             0, 256, (recipe.batch_size // world_size(), 2, 3, size, size), dtype=torch.uint8, device=run.device
         )
         seconds = []
-        for step in range(1 + num_steps):
+        for step in range(trainer.steps_before_replay + num_steps):
             started = time.perf_counter()
-            train_step(run, model, optimizer, normalise, views, Progress(step=step))  # its metrics wait for the device
+            trainer.step(views, Progress(step=step)).wait()
             seconds.append(time.perf_counter() - started)
-    typical = median(seconds[1:])
+    typical = median(seconds[-num_steps:])
     return Cost(typical, len(views) / typical, peak_memory_bytes(run.device))

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mocobench.runtime.distributed import rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import python_generator, torch_generator
-from pretrain.batch_views import apply_views, crop_views
+from pretrain.batch_views import ViewTable, apply_views, crop_views
 from pretrain.images import TrainingImages, read_image
 from pretrain.settings import Recipe
-from pretrain.views import View, draw_view
+from pretrain.views import draw_view
 
 SUBSTITUTES = 10  # images tried in the place of one that cannot be read
 
@@ -28,12 +28,12 @@ SUBSTITUTES = 10  # images tried in the place of one that cannot be read
 class Batch:
     """Two views of each of n images, uint8 (n, 2, 3, S, S): first the query's, then the key's.
 
-    `to_apply` are the 2n drawn views of which `pixels` are the crops; none when all of a view is in the pixels.
+    `to_apply` are the 2n drawn views of which `pixels` are the crops; None when all of a view is in the pixels.
     `bad_images` names the images that could not be read and in whose place others stand.
     """
 
     pixels: torch.Tensor
-    to_apply: tuple[View, ...] = ()
+    to_apply: ViewTable | None = None
     bad_images: tuple[str, ...] = ()
 
     def pin_memory(self) -> "Batch":
@@ -42,7 +42,7 @@ class Batch:
 
     def finish(self, recipe: Recipe, device: torch.device) -> torch.Tensor:
         """The whole views (n, 2, 3, S, S); what is left to apply is applied on `device`."""
-        if not self.to_apply:
+        if self.to_apply is None:
             return self.pixels
         crops = self.pixels.to(device, non_blocking=True).flatten(0, 1)
         order = after_crop(recipe)
@@ -95,7 +95,7 @@ class TwoViews(Dataset[Batch | UserError]):
         for role in ("query", "key"):
             generator = python_generator(self.seed, "view", role, epoch, index)
             views.append(draw_view(self.recipe.augmentation, width=width, height=height, generator=generator))
-        return Batch(crop_views(image, views, size=self.recipe.image_size)[None], tuple(views))
+        return Batch(crop_views(image, views, size=self.recipe.image_size)[None], ViewTable.of(views))
 
     def _substitute(self, epoch: int, index: int) -> torch.Tensor | None:
         generator = torch_generator(self.seed, "substitute", epoch, index)
@@ -107,53 +107,46 @@ class TwoViews(Dataset[Batch | UserError]):
         return None
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """This process's part of each batch, as (epoch, index), in the order of one epoch.
+@dataclass(frozen=True)
+class OwnParts(Sampler[list[tuple[int, int]]]):
+    """This process's part of each batch, as (epoch, index): what is left of a run's epochs, one after the other.
 
-    The last, incomplete batch is dropped (authors' code). `epoch` and `first`, the number of batches to leave out at
-    the front, are set before each pass: what is left out is never loaded.
+    Of the first epoch the first `step` batches are left out and never loaded; of each, the last, incomplete batch is
+    dropped (authors' code).
     """
 
-    def __init__(self, images: TrainingImages, *, batch_size: int, seed: int) -> None:
-        self.images, self.batch_size, self.seed = images, batch_size, seed
-        self.epoch = self.first = 0
-        self.rank, self.part = rank(), batch_size // world_size()
-
-    def __len__(self) -> int:
-        return len(self.images) // self.batch_size
+    images: TrainingImages
+    recipe: Recipe
+    seed: int
+    epoch: int = 0
+    step: int = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = self.images.order(seed=self.seed, epoch=self.epoch)
-        for batch in range(self.first, len(self)):
-            start = batch * self.batch_size + self.rank * self.part
-            yield [(self.epoch, index) for index in order[start : start + self.part].tolist()]
+        batch_size, part = self.recipe.batch_size, self.recipe.batch_size // world_size()
+        for epoch in range(self.epoch, self.recipe.epochs):
+            order = self.images.order(seed=self.seed, epoch=epoch)
+            for batch in range(self.step if epoch == self.epoch else 0, len(order) // batch_size):
+                start = batch * batch_size + rank() * part
+                yield [(epoch, index) for index in order[start : start + part].tolist()]
 
 
-def make_loader(
-    images: TrainingImages,
-    recipe: Recipe,
-    *,
-    seed: int,
-    num_workers: int,
-    views_on_device: bool,
-    skip_bad: bool = False,
-) -> tuple[DataLoader[Batch | UserError], EpochBatches]:
-    """A loader of this process's parts of the batches, and their order, to be set before a pass.
+def load_batches(
+    own_parts: OwnParts, *, num_workers: int, views_on_device: bool, skip_bad: bool = False
+) -> Iterator[Batch | UserError]:
+    """This process's parts of the batches, loaded; workers start with the first and never wait for an epoch's end.
 
     A part with an image that cannot be read is that image's error instead; with `skip_bad` only when there is no
     image in it that can.
     """
-    batches = EpochBatches(images, batch_size=recipe.batch_size, seed=seed)
-    loader: DataLoader[Batch | UserError] = DataLoader(
+    images, recipe, seed = own_parts.images, own_parts.recipe, own_parts.seed
+    yield from DataLoader(
         TwoViews(images, recipe, seed, views_on_device, skip_bad),
-        batch_sampler=batches,
+        batch_sampler=own_parts,
         collate_fn=_collate,
         worker_init_fn=end_with_the_parent,
         num_workers=num_workers,
-        persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-    return loader, batches
 
 
 def _collate(items: list[Batch | UserError]) -> Batch | UserError:
@@ -167,9 +160,10 @@ def _collate(items: list[Batch | UserError]) -> Batch | UserError:
             f"--on-bad-image skip: expected a batch with images that can be read, found {len(parts)} that cannot, "
             f"{named} among them; look at --data"
         )
+    tables = [part.to_apply for part in parts if part.to_apply is not None]
     return Batch(
         torch.cat([part.pixels for part in parts]),
-        tuple(view for part in parts for view in part.to_apply),
+        ViewTable.joined(tables) if tables else None,
         tuple(name for part in parts for name in part.bad_images),
     )
 

@@ -83,10 +83,9 @@ class MoCo(nn.Module):
     def enqueue(self, keys: torch.Tensor) -> None:
         """Overwrite the oldest keys with `keys` (N, C), wrapping around; of more than K only the last K stay."""
         size = self.queue.shape[1]
-        pointer = int(self.queue_ptr)
-        places = torch.arange(pointer, pointer + len(keys), device=keys.device) % size
+        places = (self.queue_ptr + torch.arange(len(keys), device=keys.device)) % size
         self.queue[:, places[-size:]] = keys[-size:].T
-        self.queue_ptr[0] = (pointer + len(keys)) % size
+        self.queue_ptr.add_(len(keys)).remainder_(size)
 
 
 def contrastive_loss(logits: torch.Tensor) -> torch.Tensor:

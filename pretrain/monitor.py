@@ -24,7 +24,8 @@ from pretrain.run import TrainingRun
 from pretrain.step import make_normaliser
 
 NEIGHBORS, TEMPERATURE = 200, 0.1  # the authors' CIFAR-10 demo
-BATCH = 128  # images per forward pass; bounds memory and moves no number, BN being in eval mode
+# Images per forward pass, of small ones more; bounds memory and moves no number, BN being in eval mode.
+PIXELS_AT_ONCE, IMAGES_AT_ONCE = 128 * 224 * 224, 512
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _extract(run: TrainingRun, encoder: nn.Module, folder: ImageFolder) -> tuple
     own = [folder.paths[index % len(folder.paths)] for index in range(rank() * share, (rank() + 1) * share)]
     loader: DataLoader[torch.Tensor | UserError] = DataLoader(
         _CentralSquares(tuple(own), run.recipe.image_size),
-        batch_size=BATCH,
+        batch_size=min(IMAGES_AT_ONCE, max(1, PIXELS_AT_ONCE // run.recipe.image_size**2)),
         collate_fn=_collate,
         worker_init_fn=end_with_the_parent,
         num_workers=run.num_workers,

@@ -55,6 +55,10 @@ class Progress:
     bad_images: list[str] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, values: dict[str, float]) -> None:
+        """Add to the sums, by name."""
+        self.sums = self.sums | {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+
 
 @dataclass(frozen=True)
 class Cost:

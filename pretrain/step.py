@@ -1,6 +1,8 @@
 """One step of pretraining: views in, weights moved, metrics out; over all processes when there are several."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,34 +17,78 @@ from mocobench.runtime.distributed import (
     world_size,
 )
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.replay import CALLS_BEFORE, Replayed
 from mocobench.runtime.seeds import torch_generator
 from pretrain.moco import contrastive_loss
 from pretrain.run import Progress, TrainingRun
 
+METRICS = ("loss", "accuracy", "positive_similarity", "negative_similarity", "embedding_spread")
 
-def train_step(
-    run: TrainingRun,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    normalise: Callable[[torch.Tensor], torch.Tensor],
-    views: torch.Tensor,
-    progress: Progress,
-) -> dict[str, float]:
-    """One optimizer step on this process's part of a batch, uint8 (n, 2, 3, S, S); metrics of the whole batch.
+
+class StepMetrics:
+    """The metrics of one step over the whole batch, by name; a GPU may still be computing them.
 
     `accuracy` is the share of queries whose positive is the largest of the 1 + K logits, in percent.
     `embedding_spread` is the mean over dimensions of the queries' standard deviation times sqrt(C):
     about 1 for embeddings spread over the sphere, 0 when they have collapsed to a point. The two similarities are mean
     cosines, of queries with their positive and with their negatives.
-
-    The gradient is the mean over processes, and so are the running statistics after the step: those of a single
-    process with as many BN groups (see GroupedBatchNorm2d).
-
-    Raises:
-        UserError: the loss is not finite; raised on every process, before the weights move.
     """
-    generator = torch_generator(run.seed, "shuffle", progress.epoch, progress.step)
-    shuffle = torch.randperm(len(views) * world_size(), generator=generator).to(run.device)
+
+    def __init__(self, values: torch.Tensor, run: TrainingRun, progress: Progress) -> None:
+        self._values = values.to("cpu", non_blocking=True)
+        self._arrival = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
+        self._remedy = f"lower --learning-rate or use --precision fp32; checkpoints in {run.out} are untouched"
+        self._place = f"epoch {progress.epoch + 1}, step {progress.step + 1}"
+
+    def wait(self) -> dict[str, float]:
+        """The metrics, once they are there.
+
+        Raises:
+            UserError: the loss is not finite; raised on every process.
+        """
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        metrics = dict(zip(METRICS, self._values.tolist(), strict=True))
+        if not math.isfinite(metrics["loss"]):
+            raise UserError(f"{self._place}: expected a finite loss, found {metrics['loss']}; {self._remedy}")
+        return metrics
+
+
+class Trainer:
+    """Takes the steps of a run. On a GPU those of a single process are replayed (mocobench.runtime.replay)."""
+
+    def __init__(self, run: TrainingRun, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._run, self._model, self._optimizer = run, model, optimizer
+        compute = partial(compute_gradients, run, model, make_normaliser(run))
+        # Compiled code makes what it needs at its own time; several processes wait for each other.
+        is_replayed = run.device.type == "cuda" and world_size() == 1 and not run.compile
+        self._compute = Replayed(compute) if is_replayed else compute
+        self.steps_before_replay = CALLS_BEFORE + 1 if is_replayed else 1
+
+    def step(self, views: torch.Tensor, progress: Progress) -> StepMetrics:
+        """One optimizer step on this process's part of a batch, uint8 (n, 2, 3, S, S). A GPU is not waited for.
+
+        The gradient is the mean over processes, and so are the running statistics after the step: those of a single
+        process with as many BN groups (see GroupedBatchNorm2d).
+        """
+        run, model = self._run, self._model
+        generator = torch_generator(run.seed, "shuffle", progress.epoch, progress.step)
+        shuffle = torch.randperm(len(views) * world_size(), generator=generator)
+        values = self._compute(views.to(run.device), shuffle.to(run.device, non_blocking=True))
+        sum_gradients(parameter for parameter in model.parameters() if parameter.requires_grad)
+        self._optimizer.step()
+        average_over_ranks([buffer for name, buffer in model.named_buffers() if ".running_" in name])
+        return StepMetrics(values, run, progress)
+
+
+def compute_gradients(
+    run: TrainingRun,
+    model: nn.Module,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
+    views: torch.Tensor,
+    shuffle: torch.Tensor,
+) -> torch.Tensor:
+    """Put the loss's gradient into the parameters, this process's share of it; the `METRICS` of the whole batch."""
     with autocast(run.device, run.precision):
         logits, q = model(normalise(views[:, 0]), normalise(views[:, 1]), shuffle)
     # A method may have several queries per image; an image's loss is the sum over them.
@@ -51,19 +97,10 @@ def train_step(
     accuracy = 100 * (seen.argmax(dim=1) == 0).float().mean()
     cosines = (run.recipe.temperature * part.mean() for part in (seen[:, 0], seen[:, 1:]))
     means = sum_over_ranks(torch.stack([loss.detach(), accuracy, *cosines])) / world_size()
-    if not means[0].isfinite():
-        raise UserError(
-            f"epoch {progress.epoch + 1}, step {progress.step + 1}: expected a finite loss, found {means[0].item()}; "
-            f"lower --learning-rate or use --precision fp32; checkpoints in {run.out} are untouched"
-        )
-    optimizer.zero_grad()
+    model.zero_grad()
     (loss / world_size()).backward()
-    sum_gradients(parameter for parameter in model.parameters() if parameter.requires_grad)
-    optimizer.step()
-    average_over_ranks([buffer for name, buffer in model.named_buffers() if ".running_" in name])
     spread = gather_tensors(q).std(dim=0).mean() * q.shape[1] ** 0.5
-    names = ("loss", "accuracy", "positive_similarity", "negative_similarity")
-    return dict(zip(names, means.tolist(), strict=True)) | {"embedding_spread": spread.item()}
+    return torch.cat([means, spread[None]])
 
 
 def make_normaliser(run: TrainingRun) -> Callable[[torch.Tensor], torch.Tensor]:

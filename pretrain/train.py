@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks, world_size
@@ -24,7 +24,7 @@ from mocobench.runtime.progress import progress as progress_bar
 from mocobench.runtime.progress import say
 from pretrain.checkpoint import LAST, PREVIOUS, last_checkpoint, load_checkpoint, remove_halves, save_checkpoint
 from pretrain.cost import estimate
-from pretrain.data import Batch, EpochBatches, make_loader
+from pretrain.data import Batch, OwnParts, load_batches
 from pretrain.images import training_images
 from pretrain.interrupts import interrupts_wait
 from pretrain.methods import make_model
@@ -33,7 +33,7 @@ from pretrain.record import MetricsLog, epoch_text, write_run_record
 from pretrain.run import Plan, Progress, TrainingRun, make_plan, plan_text
 from pretrain.schedule import learning_rate
 from pretrain.sessions import begin_session
-from pretrain.step import make_normaliser, train_step
+from pretrain.step import StepMetrics, Trainer
 
 
 @dataclass
@@ -43,12 +43,13 @@ class Training:
     run: TrainingRun
     plan: Plan
     data: dict[str, Any]
-    loader: DataLoader[Batch | UserError]
-    batches: EpochBatches
+    batches: Iterator[Batch | UserError]
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    trainer: Trainer
     progress: Progress
     monitor: KnnMonitor | None
+    unread: StepMetrics | None = None
     bad_images_told: int = 0
     saved_at: float = field(default_factory=time.monotonic)
     is_worth_saving: bool = False
@@ -64,6 +65,20 @@ class Training:
             yield
             self.is_worth_saving = True
 
+    def read_metrics(self) -> float | None:
+        """Add the metrics of the step that was started last to the sums; its loss, None if it has been read.
+
+        Done when the next one has been started, so that a GPU always has work, and before a save or an epoch's end.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        if self.unread is None:
+            return None
+        metrics, self.unread = self.unread.wait(), None
+        self.progress.add(metrics)
+        return metrics["loss"]
+
     def checkpoint_is_due(self) -> bool:
         """Whether to save after this step: by the count of steps, or by the clock of rank 0, which all go by."""
         if self.progress.step % self.run.checkpoint_every == 0:
@@ -71,11 +86,16 @@ class Training:
         if not self.run.checkpoint_minutes:
             return False
         is_old = is_main() and time.monotonic() - self.saved_at >= 60 * self.run.checkpoint_minutes
-        return sum_over_ranks(torch.tensor([float(is_old)], device=self.run.device)).item() > 0
+        return sum_over_ranks(torch.tensor([float(is_old)])).item() > 0
 
     def save(self, *, number: int | None = None) -> None:
-        """Write the last checkpoint, on rank 0."""
+        """Write the last checkpoint, on rank 0.
+
+        Raises:
+            UserError: the last step's loss is not finite, or it cannot be written; the last checkpoint is kept.
+        """
         started = time.monotonic()
+        self.read_metrics()
         self.share_bad_images()
         if is_main():
             save_checkpoint(
@@ -174,14 +194,6 @@ def _prepare(run: TrainingRun) -> Training:
     images = training_images(run.data)
     plan = make_plan(run, num_images=len(images))
     monitor = make_monitor(run.knn_data or run.data) if run.knn_every else None
-    loader, batches = make_loader(
-        images,
-        run.recipe,
-        seed=run.seed,
-        num_workers=run.num_workers,
-        views_on_device=run.device.type != "cpu",
-        skip_bad=run.on_bad_image == "skip",
-    )
     data = images.identity()
     goes_on = last_checkpoint(run.out) is not None or run.resume not in ("auto", "never")
     if not any(gather_objects(goes_on)):  # a run that goes on has its metrics; on every process alike
@@ -191,7 +203,14 @@ def _prepare(run: TrainingRun) -> Training:
     _require_one_start(run, data, progress)
     if is_main():
         remove_halves(run.out)
-    return Training(run, plan, data, loader, batches, model, optimizer, progress, monitor)
+    batches = load_batches(
+        OwnParts(images, run.recipe, run.seed, progress.epoch, progress.step),
+        num_workers=run.num_workers,
+        views_on_device=run.device.type != "cpu",
+        skip_bad=run.on_bad_image == "skip",
+    )
+    trainer = Trainer(run, model, optimizer)
+    return Training(run, plan, data, batches, model, optimizer, trainer, progress, monitor)
 
 
 def _monitored(training: Training) -> dict[str, float]:
@@ -251,10 +270,8 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
         UserError: an image cannot be read, or a loss is not finite.
     """
     run, progress, steps = training.run, training.progress, training.plan.steps_per_epoch
-    normalise = make_normaliser(run)
-    training.batches.epoch, training.batches.first = progress.epoch, progress.step
     before = time.monotonic()
-    for batch in training.loader:
+    for batch in islice(training.batches, steps - progress.step):
         loaded = time.monotonic()
         if isinstance(batch, UserError):
             raise batch
@@ -263,17 +280,22 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
             views = batch.finish(run.recipe, run.device)
             for group in training.optimizer.param_groups:
                 group["lr"] = learning_rate(run.recipe, progress.epoch, progress.step, steps_per_epoch=steps)
-            values = train_step(run, training.model, training.optimizer, normalise, views, progress)
+            metrics = training.trainer.step(views, progress)
+            loss = training.read_metrics()  # of the step before
+            training.unread = metrics
             now = time.monotonic()
-            values |= {"waited": loaded - before, "seconds": now - before}
+            progress.add({"waited": loaded - before, "seconds": now - before})
             progress.seconds += now - before
-            progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in values.items()}
             progress.step += 1
-            bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+            if loss is not None:
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update(run.recipe.batch_size)
             if progress.step < steps and training.checkpoint_is_due():
                 training.save()
         before = time.monotonic()
+    with training.to_the_end():
+        training.read_metrics()
+        progress.add({"seconds": time.monotonic() - before})
     sums = dict(progress.sums)
     waited, seconds = sums.pop("waited"), sums.pop("seconds")
     return {

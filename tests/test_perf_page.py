@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.perf.classification import features_section, knn_section, lbfgs_section, sweep_section
+from tests.perf.gpu import gpu_section
 from tests.perf.input_section import input_section
 from tests.perf.page import page
 from tests.perf.pretraining import pretraining_section
@@ -57,6 +58,26 @@ def test_the_input_pipeline_is_shown_by_step() -> None:
     text = input_section(record)
     assert "| mocobench, batch views | 2.50 | 2.50 | 2.50 | 2.50 | 2.50 | 2.50 | 400 |" in text
     assert "Workers' share: 2.50 ms. With no GPU, 4.00 times the official pipeline's speed per core." in text
+
+
+def test_a_gpu_is_shown_beside_its_bounds() -> None:
+    record = {
+        "precision": "bf16",
+        "batch_size": 256,
+        "image_size": 224,
+        "image": "460x395 JPEG",
+        "steps": 20,
+        "workers": 15,
+        "ready": {"moco": 2000.0, "end-to-end": 1500.0},
+        "peak_memory_bytes": {"moco": 13 * 2**30, "end-to-end": 20 * 2**30},
+        "epochs_from_files": [
+            {"images_per_second": speed, "data_wait_share": 0.01} for speed in (1900.0, 1840.0, 1800.0)
+        ],
+    }
+    text = gpu_section(record)
+    assert "| moco | 2000 | 13.0 |" in text
+    assert "reaches 1840 images/s, **92 %** of the step on ready tensors (bound 90 %); 1.0 % of the time" in text
+    assert "- MoCo needs **65 %** of end-to-end's memory (bound 70 %)" in text
 
 
 def test_classification_is_shown_beside_its_bounds() -> None:

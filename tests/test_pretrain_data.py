@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import python_generator
-from pretrain.data import SUBSTITUTES, Batch, TwoViews, make_loader
+from pretrain.data import SUBSTITUTES, Batch, OwnParts, TwoViews, load_batches
 from pretrain.images import read_image, training_images
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
 from pretrain.settings import Recipe
@@ -34,16 +34,20 @@ def recipe_of(data: Path, **changes) -> Recipe:
     return replace(make_run(data, data).recipe, **changes)
 
 
+def parts_of(data: Path, *, epoch: int, step: int = 0, **changes) -> OwnParts:
+    """This process's parts of the batches of one epoch."""
+    recipe = recipe_of(data, epochs=epoch + 1, **changes)
+    return OwnParts(training_images(data), recipe, seed=0, epoch=epoch, step=step)
+
+
 def pass_over(data: Path, *, epoch: int = 0, first: int = 0, workers: int = 0, **options) -> list[torch.Tensor]:
     """The whole views of an epoch, from batch `first` on."""
     recipe = recipe_of(data)
     options = {"views_on_device": False} | options
-    loader, batches = make_loader(training_images(data), recipe, seed=0, num_workers=workers, **options)
-    batches.epoch, batches.first = epoch, first
     found = []
-    for batch in loader:
+    for batch in load_batches(parts_of(data, epoch=epoch, step=first), num_workers=workers, **options):
         assert isinstance(batch, Batch), batch
-        assert bool(batch.to_apply) == options["views_on_device"]
+        assert (batch.to_apply is not None) == options["views_on_device"]
         found.append(batch.finish(recipe, CPU))
     return found
 
@@ -81,11 +85,8 @@ def test_views_that_do_not_begin_with_a_crop_are_refused(pictures: Path) -> None
 
 
 def own_order(data: Path, epoch: int, first: int) -> list[list[tuple[int, int]]]:
-    recipe = recipe_of(data, batch_size=6, bn_groups=3)
-    _, batches = make_loader(training_images(data), recipe, seed=0, num_workers=0, views_on_device=False)
-    batches.epoch, batches.first = epoch, first
     assert rank() < 3
-    return list(batches)
+    return list(parts_of(data, epoch=epoch, step=first, batch_size=6, bn_groups=3))
 
 
 def test_processes_share_each_batch_of_one_order(pictures: Path) -> None:
@@ -95,6 +96,11 @@ def test_processes_share_each_batch_of_one_order(pictures: Path) -> None:
     assert [[item for part in parts for item in part] for parts in zip(*of_ranks, strict=True)] == whole
     assert own_order(pictures, 2, 3) == whole[3:]
     assert own_order(pictures, 1, 0) != whole
+
+
+def test_an_epoch_follows_the_one_before(pictures: Path) -> None:
+    run = OwnParts(training_images(pictures), recipe_of(pictures, epochs=3), seed=0, epoch=1, step=4)
+    assert list(run) == [*parts_of(pictures, epoch=1, step=4), *parts_of(pictures, epoch=2)]
 
 
 def spoil(data: Path, *numbers: int) -> list[str]:
@@ -115,7 +121,7 @@ def test_another_image_stands_in_the_place_of_a_bad_one(pictures: Path) -> None:
     assert torch.equal(items[0, 3].pixels, items[0, 3].pixels)
     assert not torch.equal(items[0, 3].pixels, items[1, 3].pixels)
     for epoch in (0, 1):
-        order = [index for batch in own_places(pictures, epoch) for _, index in batch]
+        order = [index for batch in parts_of(pictures, epoch=epoch) for _, index in batch]
         skipped = pass_over(pictures, epoch=epoch, skip_bad=True)
         same = [torch.equal(a, b) for a, b in zip(torch.cat(sound[epoch]), torch.cat(skipped), strict=True)]
         assert [index for index, is_same in zip(order, same, strict=True) if not is_same] == [
@@ -125,20 +131,13 @@ def test_another_image_stands_in_the_place_of_a_bad_one(pictures: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(again, skipped[2:], strict=True))
 
 
-def own_places(data: Path, epoch: int) -> list[list[tuple[int, int]]]:
-    loader, batches = make_loader(training_images(data), recipe_of(data), seed=0, num_workers=0, views_on_device=False)
-    batches.epoch = epoch
-    assert len(loader) == 6
-    return list(batches)
-
-
 def test_a_batch_of_nothing_but_bad_images_stops(pictures: Path) -> None:
-    (first, *_) = own_places(pictures, 0)
+    (first, *others) = own_parts = list(parts_of(pictures, epoch=0))
+    assert [len(part) for part in own_parts] == [4] * 6
     spoil(pictures, *(index for _, index in first))
-    loader, _ = make_loader(
-        training_images(pictures), recipe_of(pictures), seed=0, num_workers=0, views_on_device=False, skip_bad=True
-    )
-    (error, *rest) = list(loader)
+    batches = load_batches(parts_of(pictures, epoch=0), num_workers=0, views_on_device=False, skip_bad=True)
+    (error, *rest) = list(batches)
+    assert len(rest) == len(others)
     assert "expected a batch with images that can be read, found 4 that cannot" in str(error)
     assert all(isinstance(batch, Batch) for batch in rest)
 

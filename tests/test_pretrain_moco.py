@@ -17,7 +17,7 @@ from pretrain.encoder import make_encoder
 from pretrain.methods import make_model
 from pretrain.moco import MoCo, contrastive_loss
 from pretrain.run import Progress
-from pretrain.step import make_normaliser, train_step
+from pretrain.step import Trainer, make_normaliser
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_step_adds_the_two_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shuffle = torch.randperm(4, generator=torch_generator(run.seed, "shuffle", 0, 0))
     with torch.no_grad():
         logits, _ = copy.deepcopy(model)(one, other, shuffle)
-    found = train_step(run, model, optimizer, normalise, views, Progress())
+    found = Trainer(run, model, optimizer).step(views, Progress()).wait()
     expected = contrastive_loss(logits[:4]) + contrastive_loss(logits[4:])
     assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
 

@@ -125,7 +125,7 @@ def heeded() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("place", "moment", "reached"),
     [
-        ("pretrain.train.train_step", 3, (0, 3)),  # in the third step, which is done to its end
+        ("pretrain.step.Trainer.step", 3, (0, 3)),  # in the third step, which is done to its end
         ("pretrain.data.read_image", 10, (0, 2)),  # waiting for the third batch of four images
         ("pretrain.train.Training.save", 1, (0, 2)),  # in the middle of saving after the second step
         ("pretrain.train._monitored", 1, (0, 6)),  # after the last step of an epoch
@@ -166,7 +166,7 @@ def test_an_interrupted_run_has_all_it_has_done(
 def test_a_step_that_is_broken_off_is_not_saved(
     pictures: Path, tmp_path: Path, tiny_encoder: None, heeded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, calls, original = tmp_path / "interrupted", 0, pretrain.train.train_step
+    out, calls, original = tmp_path / "interrupted", 0, pretrain.step.Trainer.step
 
     def interrupted_twice(*arguments: Any) -> Any:
         nonlocal calls
@@ -177,7 +177,7 @@ def test_a_step_that_is_broken_off_is_not_saved(
         return values
 
     with monkeypatch.context() as patched:
-        patched.setattr("pretrain.train.train_step", interrupted_twice)
+        patched.setattr("pretrain.step.Trainer.step", interrupted_twice)
         with pytest.raises(KeyboardInterrupt):
             run_pretraining(make_run(pictures, out, **SETTINGS))
     progress = load(out / "checkpoint_last.pth.tar")["mocobench"]["progress"]

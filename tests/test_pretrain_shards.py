@@ -19,7 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
-from pretrain.data import Batch, make_loader
+from pretrain.data import Batch, OwnParts, load_batches
 from pretrain.images import FolderImages, read_image, training_images
 from pretrain.shards import SHARDS_AT_ONCE, ShardImages, index_shard
 
@@ -88,13 +88,11 @@ def test_an_epochs_order_is_a_mix_of_a_few_shards_at_a_time() -> None:
 
 def seen(data: Path, *, epoch: int = 0, first: int = 0, workers: int = 0) -> list[list[bytes]]:
     """The pixels of this process's parts of the batches of an epoch, from batch `first` on."""
-    recipe = make_run(data, data, differing={"batch_size": 8, "bn_groups": 2}).recipe
-    images = training_images(data)
-    loader, batches = make_loader(images, recipe, seed=0, num_workers=workers, views_on_device=False)
-    batches.epoch, batches.first = epoch, first
+    recipe = make_run(data, data, differing={"batch_size": 8, "bn_groups": 2, "epochs": epoch + 1}).recipe
+    own_parts = OwnParts(training_images(data), recipe, seed=0, epoch=epoch, step=first)
     assert rank() < 2
     found = []
-    for batch in loader:
+    for batch in load_batches(own_parts, num_workers=workers, views_on_device=False):
         assert isinstance(batch, Batch), batch
         found.append([views.numpy().tobytes() for views in batch.pixels])
     return found

@@ -16,7 +16,7 @@ from torch import nn
 
 import pretrain.checkpoint
 import pretrain.methods
-import pretrain.train
+import pretrain.step
 from pretrain.batch_norm import GroupedBatchNorm2d
 from pretrain.recipes import RECIPES, customise
 from pretrain.run import TrainingRun
@@ -79,8 +79,8 @@ def run_tiny(data: Path, out: Path, *, kill: tuple[str, float] | None = None, **
 
 
 def _die(what: str, when: float) -> None:
-    module, name = (pretrain.checkpoint, "_write") if what == "write" else (pretrain.train, "train_step")
-    function: Callable[..., Any] = getattr(module, name)
+    place, name = (pretrain.checkpoint, "_write") if what == "write" else (pretrain.step.Trainer, "step")
+    function: Callable[..., Any] = getattr(place, name)
     calls = 0
 
     def counted(*arguments: Any, **keywords: Any) -> Any:
@@ -97,7 +97,7 @@ def _die(what: str, when: float) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
-    setattr(module, name, counted)
+    setattr(place, name, counted)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA when there is a CUDA device, else the CPU; any other name must exist.
 
+    On CUDA, fp32 is from then on what it says, not TF32, and convolutions compute the same bits each time.
+
     Raises:
         UserError: `cuda` was asked for and there is none.
     """
@@ -24,6 +26,9 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: expected a CUDA device, found none; use --device cpu")
+    if name == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
     return torch.device(name)
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.perf [--out docs/performance] [--sections pretraining,input,...] [--device cpu]
 
-Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours.
+Pretraining: MoCo v2's step beside Lightly's. Input: from JPEG files to views, the official way and ours. Gpu, left out
+where there is none: training from files beside ready tensors, and memory beside end-to-end's.
 Features beside the official loop, many heads (sweep) beside one, neighbours (knn) beside bare matrix products, logistic
 regression (lbfgs) beside scikit-learn's. Detection: the embedded engine beside Detectron2. What is compared takes
 turns, most of it in processes of its own; a peer that is not installed is left out, and no ratio is printed. `--out`
@@ -21,6 +22,7 @@ from mocobench.runtime.environment import code_version, environment_stamp
 from mocobench.runtime.files import write_text
 from tests.perf.classification import measure_part
 from tests.perf.detection import measure_engines
+from tests.perf.gpu import measure_gpu
 from tests.perf.input_pipeline import measure_input
 from tests.perf.one_classification import PARTS
 from tests.perf.page import SECTIONS, page
@@ -36,6 +38,8 @@ def measure(section: str, *, device: str, rounds: int, steps: int) -> dict[str, 
         return measure_steps(rounds=5, steps=2, device=device)
     if section == "input":
         return measure_input(64)
+    if section == "gpu":
+        return measure_gpu()
     if section in PARTS:
         return measure_part(section, rounds=5, device=device)
     if section == "detection":
@@ -66,11 +70,15 @@ def main() -> None:
     sections = args.sections.split(",")
     if unknown := set(sections) - set(SECTIONS):
         parser.error(f"--sections: expected some of {', '.join(SECTIONS)}, found {', '.join(sorted(unknown))}")
-    stamp = {"environment": environment_stamp(torch.device(args.device)), "code": code_version()}
     record: dict[str, Any] = {}
     if args.out is not None and args.out.with_suffix(".json").exists():
         record = json.loads(args.out.with_suffix(".json").read_text(encoding="utf-8"))
+    if "gpu" in sections and not torch.cuda.is_available():
+        print("gpu is not measured: there is no CUDA device")
+        sections.remove("gpu")
     for section in sections:
+        device = torch.device("cuda" if section == "gpu" else args.device)
+        stamp = {"environment": environment_stamp(device), "code": code_version()}
         figures = measure(section, device=args.device, rounds=args.rounds, steps=args.steps)
         record[section] = {**stamp, "figures": figures}
         if args.out is not None:

@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 
 from mocobench.runtime.seeds import python_generator
-from pretrain.batch_views import apply_views, crop_views, normalise
+from pretrain.batch_views import ViewTable, apply_views, crop_views, normalise
 from pretrain.decoding import decode_pixels
 from pretrain.input_cost import Laps
 from pretrain.moco_recipes import AUG_PLUS
@@ -97,9 +97,9 @@ def batch_round(paths: list[Path], number: int) -> dict[str, float]:
                 drawn.append(draw_view(AUG_PLUS, width=image.shape[2], height=image.shape[1], generator=generator))
             crops.append(crop_views(image, drawn[-2:], size=SIZE))
     with laps.lap("crop"):
-        batch = torch.cat(crops)
+        batch, table = torch.cat(crops), ViewTable.of(drawn)
     with laps.lap("views"):
-        views = apply_views(batch, drawn, order=AUG_PLUS.order[1:], size=SIZE)
+        views = apply_views(batch, table, order=AUG_PLUS.order[1:], size=SIZE)
         for view in views:  # as the official code does, one at a time
             normalise(view[None], mean=AUG_PLUS.mean, std=AUG_PLUS.std)
     return laps.seconds

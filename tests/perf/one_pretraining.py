@@ -23,7 +23,7 @@ from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
 from pretrain.methods import make_model
 from pretrain.recipes import RECIPES, customise
 from pretrain.run import Progress, TrainingRun
-from pretrain.step import make_normaliser, train_step
+from pretrain.step import Trainer, make_normaliser
 
 IMPLEMENTATIONS = ("lightly-fp32", "mocobench-fp32", "mocobench-auto")
 BATCH_SIZE = 16
@@ -75,12 +75,12 @@ def our_steps(precision: str, device: torch.device) -> dict[str, Step]:
     )
     model, optimizer = make_model(run)
     encoder_q, encoder_k = model.get_submodule("encoder_q"), model.get_submodule("encoder_k")
-    normalise = make_normaliser(run)
+    normalise, trainer = make_normaliser(run), Trainer(run, model, optimizer)
     views = torch.randint(0, 256, VIEWS, dtype=torch.uint8, device=device)
     queries, keys = (normalise(views[:, i]) for i in range(2))
 
     def full() -> None:
-        train_step(run, model, optimizer, normalise, views, Progress())
+        trainer.step(views, Progress()).wait()
 
     def bare() -> None:
         optimizer.zero_grad()

@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.perf.classification import features_section, knn_section, lbfgs_section, sweep_section
 from tests.perf.detection import detection_section
+from tests.perf.gpu import gpu_section
 from tests.perf.input_section import input_section
 from tests.perf.pretraining import pretraining_section
 from tests.perf.reports import reports_section
@@ -13,6 +14,7 @@ from tests.perf.transfer import transfer_section
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "pretraining": pretraining_section,
     "input": input_section,
+    "gpu": gpu_section,
     "features": features_section,
     "sweep": sweep_section,
     "knn": knn_section,
