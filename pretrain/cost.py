@@ -103,7 +103,7 @@ def measure_steps(run: TrainingRun, *, num_steps: int) -> Cost:
             0, 256, (recipe.batch_size // world_size(), 2, 3, size, size), dtype=torch.uint8, device=run.device
         )
         seconds = []
-        for step in range(trainer.steps_before_replay + num_steps):
+        for step in range(trainer.warm_up_steps + num_steps):
             started = time.perf_counter()
             trainer.step(views, Progress(step=step)).wait()
             seconds.append(time.perf_counter() - started)

@@ -55,7 +55,10 @@ class StepMetrics:
 
 
 class Trainer:
-    """Takes the steps of a run. On a GPU those of a single process are replayed (mocobench.runtime.replay)."""
+    """Takes the steps of a run. On a GPU those of a single process are replayed (mocobench.runtime.replay).
+
+    The first `warm_up_steps` take longer than those that follow.
+    """
 
     def __init__(self, run: TrainingRun, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._run, self._model, self._optimizer = run, model, optimizer
@@ -63,7 +66,7 @@ class Trainer:
         # Compiled code makes what it needs at its own time; several processes wait for each other.
         is_replayed = run.device.type == "cuda" and world_size() == 1 and not run.compile
         self._compute = Replayed(compute) if is_replayed else compute
-        self.steps_before_replay = CALLS_BEFORE + 1 if is_replayed else 1
+        self.warm_up_steps = CALLS_BEFORE + 1 if is_replayed else 1
 
     def step(self, views: torch.Tensor, progress: Progress) -> StepMetrics:
         """One optimizer step on this process's part of a batch, uint8 (n, 2, 3, S, S). A GPU is not waited for.
