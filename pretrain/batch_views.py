@@ -7,13 +7,14 @@ at half size, which JPEG allows for large images, is left out: photographs come 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from functools import cache, partial
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mocobench.runtime.progress import say
 from pretrain import pixel_operations as operations
 from pretrain.views import View
 
@@ -27,7 +28,6 @@ ADJUSTMENTS = {
     "saturation": operations.adjust_saturation,
     "hue": operations.adjust_hue,
 }
-HAS_KERNELS = find_spec("triton") is not None  # without them a GPU does the same on tensors, pass by pass
 PLACES = {name: place for place, name in enumerate(ADJUSTMENTS)} | {"none": -1}
 NO_JITTER = (("none", 0.0),) * len(ADJUSTMENTS)
 
@@ -153,9 +153,7 @@ def _apply(operation: str, images: torch.Tensor, views: ViewTable, size: int) ->
 
 
 def _jitter(images: torch.Tensor, views: ViewTable) -> None:
-    if images.is_cuda and HAS_KERNELS:
-        from pretrain import pixel_kernels as kernels
-
+    if kernels := find_kernels(images.device):
         kernels.jitter(images, _to_device(views.jitter, images.device), _to_device(views.factors, images.device))
         return
     for jitter, factors in zip(views.jitter.T, views.factors.T, strict=True):
@@ -169,12 +167,27 @@ def _blur(images: torch.Tensor, views: ViewTable) -> None:
     if not is_blurred.any():
         return
     reach = math.floor(views.radii[is_blurred].max()) + 1
-    if images.is_cuda and HAS_KERNELS:
-        from pretrain import pixel_kernels as kernels
-
+    if kernels := find_kernels(images.device):
         kernels.box_blur(images, _to_device(views.radii, images.device), reach=reach)
     else:
         _change(images, is_blurred, partial(operations.box_blur, reach=reach), views.radii)
+
+
+@cache
+def find_kernels(device: torch.device) -> ModuleType | None:
+    """`pretrain.pixel_kernels` for a GPU; None for a CPU, and where they cannot be compiled, which is said."""
+    if device.type == "cpu":
+        return None
+    try:
+        from pretrain import pixel_kernels
+
+        factors = torch.zeros(1, 1, device=device)
+        pixel_kernels.jitter(torch.zeros(1, 3, 4, 4, device=device), factors.int(), factors)
+    except Exception as error:  # ImportError, RuntimeError, CalledProcessError: no Triton, C compiler or headers
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        say(f"views are made without kernels, which takes longer: Triton cannot make them here ({reason})")
+        return None
+    return pixel_kernels
 
 
 def _change(

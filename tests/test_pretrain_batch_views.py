@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import python_generator
 from pretrain import batch_views
-from pretrain.batch_views import ViewTable, crop_views, normalise
+from pretrain.batch_views import ViewTable, crop_views, find_kernels, normalise
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
 from pretrain.pixel_operations import box_radius
 from pretrain.recipes import RECIPES
@@ -227,6 +227,16 @@ def test_cuda_agrees_with_the_cpu() -> None:
     gaps = (on_cuda.cpu().int() - on_cpu.int()).abs()
     assert gaps.max() <= 1
     assert (gaps > 0).float().mean() < 1 / 1000
+
+
+def test_a_device_without_kernels_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    find_kernels.cache_clear()
+    assert find_kernels(torch.device("cpu")) is None
+    assert capsys.readouterr().out == ""
+    assert [find_kernels(torch.device("meta")) for _ in range(2)] == [None, None]
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert said.startswith("views are made without kernels, which takes longer: Triton cannot make them here (")
 
 
 def test_normalise_equals_torchvisions() -> None:
