@@ -25,7 +25,7 @@ def pictures(tmp_path: Path) -> Path:
     return draw_pictures(tmp_path / "pictures", 26)
 
 
-@pytest.mark.parametrize("method", ["moco", "end-to-end"])
+@pytest.mark.parametrize("method", ["moco", "end-to-end", "simclr"])
 def test_a_run_ends_as_on_the_cpu(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """18 steps in fp32, views, BN groups, shuffle and queue on the device; weights and statistics to rounding."""
     monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
