@@ -53,7 +53,7 @@ def test_the_same_command_gives_the_same_bits(
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path, heeded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
     run = make_run(pictures, tmp_path / "whole", device=choose_device("cuda"), **SETTINGS)

@@ -114,14 +114,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def heeded() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, also where the tests were started with it turned off."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize(
     ("place", "moment", "reached"),
     [
