@@ -17,6 +17,7 @@ from mocobench.runtime.distributed import (
     world_size,
 )
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import keep_freed_memory
 from mocobench.runtime.replay import CALLS_BEFORE, Replayed
 from mocobench.runtime.seeds import torch_generator
 from pretrain.moco import contrastive_loss
@@ -57,11 +58,14 @@ class StepMetrics:
 class Trainer:
     """Takes the steps of a run. On a GPU those of a single process are replayed (mocobench.runtime.replay).
 
-    The first `warm_up_steps` take longer than those that follow.
+    On a CPU the process keeps the memory that a step frees for the next one. The first `warm_up_steps` take longer than
+    those that follow.
     """
 
     def __init__(self, run: TrainingRun, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._run, self._model, self._optimizer = run, model, optimizer
+        if run.device.type == "cpu":
+            keep_freed_memory()
         compute = partial(compute_gradients, run, model, make_normaliser(run))
         # Compiled code makes what it needs at its own time; several processes wait for each other.
         is_replayed = run.device.type == "cuda" and world_size() == 1 and not run.compile

@@ -1,11 +1,28 @@
-"""Running out of memory, as an error that the user can mend."""
+"""Memory of a process: what it frees is kept, and running out of it is an error that the user can mend."""
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from mocobench.runtime.errors import UserError
+
+# Parameters of glibc's mallopt(3).
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """From now on keep memory that is freed for what is allocated next, in this process and those forked from it.
+
+    By default glibc hands each large tensor back to the system, which gives zeroed pages for the next one, a fault a
+    page: at every step of a training on a CPU again. What is kept leaves holes, so the peak grows by about a tenth.
+    Other C libraries are left as they are.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_MMAP_MAX, 0)  # large blocks from the heap too
+        set_option(_TRIM_THRESHOLD, -1)  # which never shrinks
 
 
 @contextmanager
