@@ -53,7 +53,7 @@ def measure_features(*, rounds: int, device: torch.device) -> dict[str, Any]:
     """The official loop gets normalised images, ours uint8 ones. `difference` is relative, of fp32."""
     backbone = random_backbone("resnet50", 0)
     auto = choose_precision("auto", device)
-    ours = {name: freeze(backbone, device=device, precision=name) for name in {"fp32", auto}}
+    ours = {name: freeze(backbone, device=device, precision=name) for name in dict.fromkeys(("fp32", auto))}
     official = freeze(backbone, device=device, precision="fp32").network.to(memory_format=torch.contiguous_format)
     images = torch.randint(0, 256, (NUM_IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8, device=device)
     prepared = backbone.input.prepare(images.float() / 255)
@@ -63,11 +63,9 @@ def measure_features(*, rounds: int, device: torch.device) -> dict[str, Any]:
         features: torch.Tensor = official(prepared)
         return features
 
-    calls = {
-        "official": official_loop,
-        "fp32": lambda: ours["fp32"].features(images),
-        "auto": lambda: ours[auto].features(images),
-    }
+    calls: dict[str, Callable[[], object]] = {"official": official_loop}
+    for name, frozen in ours.items():
+        calls[name] = lambda frozen=frozen: frozen.features(images)
     expected, found = official_loop(), ours["fp32"].features(images)
     difference = ((found - expected).norm() / expected.norm()).item()
     seconds = seconds_in_turns(calls, rounds=rounds, device=device)
