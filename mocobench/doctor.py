@@ -13,6 +13,7 @@ from mocobench import __version__
 from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.device import has_native_bf16
 from mocobench.runtime.environment import cpu_name
+from mocobench.runtime.workers import MORE_SHARED_MEMORY, SHARED_MEMORY
 
 PACKAGES = (
     "torch",
@@ -57,7 +58,7 @@ def examine() -> list[Finding]:
         _embedded(),
         _detectron2(),
         _disk(Path.cwd()),
-        _shared_memory(Path("/dev/shm")),
+        _shared_memory(SHARED_MEMORY),
     ]
 
 
@@ -124,7 +125,7 @@ def _shared_memory(folder: Path) -> Finding:
         return Finding("shared memory", True, f"no {folder} on this system; workers use files")
     free = shutil.disk_usage(folder).free
     found = f"{free / 2**20:.0f} MiB free in {folder}"
-    cost = "loading workers pass batches through it and may be killed; use --workers 0 or give it more"
+    cost = f"loading workers pass batches through it, and a run ends where one does not fit; {MORE_SHARED_MEMORY}"
     return Finding("shared memory", True, found) if free >= 1 << 28 else Finding("shared memory", False, found, cost)
 
 

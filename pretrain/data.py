@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mocobench.runtime.distributed import rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import python_generator, torch_generator
+from mocobench.runtime.workers import share
 from pretrain.batch_views import ViewTable, apply_views, crop_views
 from pretrain.images import TrainingImages, read_image
 from pretrain.settings import Recipe
@@ -161,8 +162,12 @@ def _collate(items: list[Batch | UserError]) -> Batch | UserError:
             f"{named} among them; look at --data"
         )
     tables = [part.to_apply for part in parts if part.to_apply is not None]
+    try:
+        pixels = share(torch.cat([part.pixels for part in parts]))
+    except UserError as error:
+        return error
     return Batch(
-        torch.cat([part.pixels for part in parts]),
+        pixels,
         ViewTable.joined(tables) if tables else None,
         tuple(name for part in parts for name in part.bad_images),
     )

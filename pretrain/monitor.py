@@ -19,6 +19,7 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import ImageFolder, list_image_folder, read_rgb
 from mocobench.runtime.neighbors import knn_accuracies
 from mocobench.runtime.progress import progress
+from mocobench.runtime.workers import share
 from pretrain.data import end_with_the_parent
 from pretrain.run import TrainingRun
 from pretrain.step import make_normaliser
@@ -104,7 +105,12 @@ class _CentralSquares(Dataset[torch.Tensor | UserError]):
 
 def _collate(items: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
     errors = [item for item in items if isinstance(item, UserError)]
-    return errors[0] if errors else torch.stack([item for item in items if isinstance(item, torch.Tensor)])
+    if errors:
+        return errors[0]
+    try:
+        return share(torch.stack([item for item in items if isinstance(item, torch.Tensor)]))
+    except UserError as error:
+        return error
 
 
 def _extract(run: TrainingRun, encoder: nn.Module, folder: ImageFolder) -> tuple[torch.Tensor, torch.Tensor]:

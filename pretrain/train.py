@@ -20,8 +20,10 @@ from tqdm import tqdm
 from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks, world_size
 from mocobench.runtime.environment import reset_peak_memory
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress as progress_bar
 from mocobench.runtime.progress import say
+from mocobench.runtime.workers import lost_workers_are_named
 from pretrain.checkpoint import LAST, PREVIOUS, last_checkpoint, load_checkpoint, remove_halves, save_checkpoint
 from pretrain.cost import estimate
 from pretrain.data import Batch, OwnParts, load_batches
@@ -122,7 +124,8 @@ def pretrain(run: TrainingRun) -> Path:
     """Run, or continue, pretraining; return the path of the last checkpoint.
 
     Raises:
-        UserError: bad data, an unusable resume, or a loss that is not finite (the last checkpoint is kept).
+        UserError: bad data, an unusable resume, too little memory, or a loss that is not finite (the last checkpoint is
+            kept).
     """
     training = _prepare(run)
     progress, recipe = training.progress, run.recipe
@@ -143,11 +146,12 @@ def pretrain(run: TrainingRun) -> Path:
     total = training.plan.steps * recipe.batch_size
     bar = progress_bar(total=total, done=done, label="pretrain", unit="image")
     try:
-        while progress.epoch < recipe.epochs:
-            bar.set_description(f"epoch {progress.epoch + 1}/{recipe.epochs}")
-            metrics = train_epoch(training, bar) | _monitored(training)
-            with training.to_the_end():
-                _end_epoch(training, metrics, log)
+        with lost_workers_are_named():
+            while progress.epoch < recipe.epochs:
+                bar.set_description(f"epoch {progress.epoch + 1}/{recipe.epochs}")
+                metrics = train_epoch(training, bar) | _monitored(training)
+                with training.to_the_end():
+                    _end_epoch(training, metrics, log)
     except KeyboardInterrupt:
         # A single process is saved where it was; several need not be at the same step.
         if world_size() == 1 and training.is_worth_saving:
@@ -267,7 +271,7 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
     """What is left of the epoch that `training.progress` is in; returns the whole epoch's metrics.
 
     Raises:
-        UserError: an image cannot be read, or a loss is not finite.
+        UserError: an image cannot be read, the batch does not fit into memory, or a loss is not finite.
     """
     run, progress, steps = training.run, training.progress, training.plan.steps_per_epoch
     before = time.monotonic()
@@ -277,10 +281,9 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
             raise batch
         with training.to_the_end():
             progress.bad_images += batch.bad_images
-            views = batch.finish(run.recipe, run.device)
             for group in training.optimizer.param_groups:
                 group["lr"] = learning_rate(run.recipe, progress.epoch, progress.step, steps_per_epoch=steps)
-            metrics = training.trainer.step(views, progress)
+            metrics = _take_step(training, batch)
             loss = training.read_metrics()  # of the step before
             training.unread = metrics
             now = time.monotonic()
@@ -306,3 +309,15 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
         "data_wait_share": waited / seconds,
         "wall_seconds": progress.seconds,
     }
+
+
+def _take_step(training: Training, batch: Batch) -> StepMetrics:
+    """Finish the batch's views on the device and take one step on them.
+
+    Raises:
+        UserError: they do not fit into memory.
+    """
+    run = training.run
+    what = f"--batch-size {run.recipe.batch_size}: a step of {run.recipe.method} on {len(batch.pixels)} images"
+    with out_of_memory_means(what, remedy="use a smaller --batch-size"):
+        return training.trainer.step(batch.finish(run.recipe, run.device), training.progress)

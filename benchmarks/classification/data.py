@@ -17,6 +17,7 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import ImageFolder, list_image_folder
 from mocobench.runtime.progress import say
 from mocobench.runtime.seeds import derive_seed
+from mocobench.runtime.workers import share
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -187,7 +188,10 @@ class _Views(Dataset[Sample | UserError]):
         pixels = torch.empty(len(samples), 3, self.view.size, self.view.size, dtype=torch.uint8)
         for place, (view, _) in zip(pixels, samples, strict=True):
             place.copy_(view)
-        return pixels, torch.tensor([index for _, index in samples], dtype=torch.int64)
+        try:
+            return share(pixels), share(torch.tensor([index for _, index in samples], dtype=torch.int64))
+        except UserError as error:
+            return error
 
 
 def image_batches(

@@ -22,6 +22,7 @@ from benchmarks.detection.sampler import images_to_train_on, sampler_seed, strea
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import torch_generator
+from mocobench.runtime.workers import share
 from transfer.backbone import InputSpec
 
 # After clipping, a box that is not wider and higher than this is not trained on (Detectron2's filter).
@@ -55,7 +56,8 @@ def make_example(record: LabelledImage, *, short_side: int, max_long_side: int, 
     """Read, resize (PIL, bilinear) and flip an image and its objects; crowds and empty boxes are left out.
 
     Raises:
-        UserError: the file cannot be read, its size is not the annotated one, or masks are asked for and absent.
+        UserError: the file cannot be read, its size is not the annotated one, masks are asked for and absent, or what
+            a loading worker passes on finds no room.
     """
     image = read_rgb(record.path)
     if image.size != (record.width, record.height):
@@ -69,7 +71,7 @@ def make_example(record: LabelledImage, *, short_side: int, max_long_side: int, 
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    pixels = share(torch.from_numpy(np.array(image))).permute(2, 0, 1)
     return Example(record.image_id, pixels, _targets(record, height=height, width=width, flip=flip, masks=masks))
 
 
@@ -91,7 +93,8 @@ def _targets(record: LabelledImage, *, height: int, width: int, flip: bool, mask
         }
         wanted &= [not _is_empty(moved[i]) if i in moved else False for i in range(len(wanted))]
         kept_masks = tuple(moved[int(i)] for i in np.flatnonzero(wanted))
-    return Targets(torch.from_numpy(boxes[wanted]), torch.from_numpy(record.labels[wanted]), kept_masks)
+    kept_boxes, labels = torch.from_numpy(boxes[wanted]), torch.from_numpy(record.labels[wanted])
+    return Targets(share(kept_boxes), share(labels), kept_masks)
 
 
 def _is_empty(mask: Any) -> bool:
@@ -118,7 +121,7 @@ def _move_rle(rle: dict[str, Any], *, height: int, width: int, flip: bool) -> to
     mask = Image.fromarray(coco_mask.decode(rle)).resize((width, height), Image.Resampling.NEAREST)
     if flip:
         mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return torch.from_numpy(np.array(mask).astype(bool))
+    return share(torch.from_numpy(np.array(mask).astype(bool)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""What loading workers pass on where there is no room for it, and a worker that dies: one line, and no waiting."""
+
+import os
+import re
+import resource
+import signal
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import in_processes
+from tiny_pretraining import draw_pictures, make_run, run_tiny
+from torch import nn
+
+import pretrain.data
+from benchmarks.classification.data import CenterView, image_batches
+from benchmarks.detection.input import inference_batches
+from benchmarks.detection.protocol import VOC_PROTOCOLS
+from benchmarks.detection.records import LabelledImage
+from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import list_image_folder
+from mocobench.runtime.workers import lost_workers_are_named
+from pretrain.data import OwnParts, load_batches
+from pretrain.images import training_images
+from pretrain.monitor import make_monitor
+
+
+def load_for_training(data: Path) -> None:
+    own_parts = OwnParts(training_images(data), make_run(data, data).recipe, seed=0)
+    error = next(load_batches(own_parts, num_workers=1, views_on_device=False))
+    assert isinstance(error, UserError)
+    raise error
+
+
+def load_for_the_monitor(data: Path) -> None:
+    (data / "val").symlink_to(data / "train")
+    make_monitor(data).measure(make_run(data, data, num_workers=1), nn.Sequential(OrderedDict(fc=nn.Flatten())))
+
+
+def load_for_classification(data: Path) -> None:
+    folder = list_image_folder(data / "train")
+    next(image_batches(folder, [0, 1], view=CenterView(32, 32), batch_size=2, seed=0, num_workers=1))
+
+
+def load_for_detection(data: Path) -> None:
+    (path, *_) = sorted((data / "train").rglob("*.png"))
+    width, height = Image.open(path).size
+    none = np.zeros(0, int)
+    image = LabelledImage("0", path, width, height, np.zeros((0, 4)), none, none > 0, none > 0)
+    next(inference_batches((image,), VOC_PROTOCOLS["smoke"], num_workers=1))
+
+
+def in_little_shared_memory(load, data: Path) -> None:
+    """As Docker's 64 MiB are to a batch of 77: what workers share may not be larger than 1 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+    load(data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits shared memory as Linux does")
+@pytest.mark.parametrize(
+    "load", [load_for_training, load_for_the_monitor, load_for_classification, load_for_detection]
+)
+def test_a_batch_without_room_is_an_error_and_no_waiting(load, tmp_path: Path) -> None:
+    data = draw_pictures(tmp_path / "pictures")
+    ((_, said),) = in_processes(1, in_little_shared_memory, load, data)
+    found = r"found [\d.]+ of [\d.]+ MiB free \(File too large \(27\)\)"
+    assert re.fullmatch(
+        rf"UserError: /dev/shm: expected room for the \d\.\d MiB that a loading worker passes on, {found}; "
+        r"give it more \(in Docker with --shm-size\), or use --workers 0",
+        said,
+    ), said
+
+
+def lose_a_worker(data: Path, out: Path) -> None:
+    pretrain.data.read_image = lambda images, index: os.kill(os.getpid(), signal.SIGKILL)
+    run_tiny(data, out, num_workers=1)
+
+
+def test_training_whose_worker_is_killed_ends_with_what_to_do(tmp_path: Path) -> None:
+    ((_, said),) = in_processes(1, lose_a_worker, draw_pictures(tmp_path / "pictures"), tmp_path / "out")
+    assert re.fullmatch(
+        r"UserError: --workers: expected the loading workers to stay until the end, found DataLoader worker .* "
+        r"(is killed by signal: Killed\.|exited unexpectedly); if memory ran out, use fewer workers or give the "
+        r"machine or container more",
+        said,
+    ), said
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), lost_workers_are_named():
+        raise RuntimeError("shapes differ")
