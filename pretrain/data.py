@@ -132,12 +132,12 @@ class OwnParts(Sampler[list[tuple[int, int]]]):
 
 
 def load_batches(
-    own_parts: OwnParts, *, num_workers: int, views_on_device: bool, skip_bad: bool = False
+    own_parts: OwnParts, *, num_workers: int, views_on_device: bool, skip_bad: bool = False, pin_memory: bool = False
 ) -> Iterator[Batch | UserError]:
     """This process's parts of the batches, loaded; workers start with the first and never wait for an epoch's end.
 
     A part with an image that cannot be read is that image's error instead; with `skip_bad` only when there is no
-    image in it that can.
+    image in it that can. `pin_memory` is for training on CUDA, which it begins to use.
     """
     images, recipe, seed = own_parts.images, own_parts.recipe, own_parts.seed
     yield from DataLoader(
@@ -146,7 +146,7 @@ def load_batches(
         collate_fn=_collate,
         worker_init_fn=end_with_the_parent,
         num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
     )
 
 

@@ -212,6 +212,7 @@ def _prepare(run: TrainingRun) -> Training:
         num_workers=run.num_workers,
         views_on_device=run.device.type != "cpu",
         skip_bad=run.on_bad_image == "skip",
+        pin_memory=run.device.type == "cuda",
     )
     trainer = Trainer(run, model, optimizer)
     return Training(run, plan, data, batches, model, optimizer, trainer, progress, monitor)

@@ -4,14 +4,18 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, make_tiny_encoder
+from torch.utils.data import DataLoader
 
 from mocobench.runtime.errors import UserError
+from pretrain.data import OwnParts, load_batches
+from pretrain.images import training_images
 from pretrain.recipes import RECIPES
 from pretrain.train import pretrain
 
@@ -190,3 +194,37 @@ def test_loss_that_is_not_finite_keeps_the_last_checkpoint(images: Path, tmp_pat
     run = make_run(images, tmp_path / "run")
     with pytest.raises(UserError, match="expected a finite loss, found"):
         pretrain(replace(run, recipe=replace(run.recipe, learning_rate=float("nan"))))
+
+
+@pytest.mark.parametrize("part", ["pretrain.step.Trainer.step", "pretrain.data.Batch.finish"])
+def test_a_batch_too_large_for_memory_says_so(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    run = make_run(images, tmp_path / "run")
+    # As with a GPU, where it is the step that finishes the views.
+    batches = load_batches(OwnParts(training_images(images), run.recipe, 0), num_workers=0, views_on_device=True)
+    monkeypatch.setattr("pretrain.train.load_batches", lambda *_, **others: batches)
+
+    def run_out(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it.")
+
+    monkeypatch.setattr(part, run_out)
+    message = (
+        r"^--batch-size 4: a step of moco on 4 images: expected enough memory, found CUDA out of memory\. Tried to "
+        r"allocate 2\ GiB; use a smaller --batch-size$"
+    )
+    with pytest.raises(UserError, match=message):
+        pretrain(run)
+
+
+def test_a_run_on_the_cpu_leaves_cuda_alone(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    pinned = []
+
+    def loader(*arguments: Any, pin_memory: bool, **options: Any) -> DataLoader[Any]:
+        pinned.append(pin_memory)
+        return DataLoader(*arguments, **options)
+
+    monkeypatch.setattr("pretrain.data.DataLoader", loader)
+    pretrain(make_run(images, tmp_path / "run"))
+    assert pinned == [False]

@@ -60,9 +60,7 @@ def in_little_shared_memory(load, data: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits shared memory as Linux does")
-@pytest.mark.parametrize(
-    "load", [load_for_training, load_for_the_monitor, load_for_classification, load_for_detection]
-)
+@pytest.mark.parametrize("load", [load_for_training, load_for_the_monitor, load_for_classification, load_for_detection])
 def test_a_batch_without_room_is_an_error_and_no_waiting(load, tmp_path: Path) -> None:
     data = draw_pictures(tmp_path / "pictures")
     ((_, said),) = in_processes(1, in_little_shared_memory, load, data)
