@@ -7,9 +7,7 @@ import torch
 from PIL import ExifTags, Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from mocobench.runtime.images import decode_rgb
-
-TURNED = range(2, 9)  # EXIF orientations that a viewer has to turn or flip
+from mocobench.runtime.images import TURNS, decode_rgb
 
 
 def decode_pixels(content: bytes, *, name: str) -> torch.Tensor:
@@ -26,8 +24,8 @@ def _decode_plain_jpeg(content: bytes) -> torch.Tensor | None:
     """The pixels of a JPEG that is in colour and not turned, without PIL's own copies of them; None for any other."""
     try:
         with Image.open(io.BytesIO(content)) as header:
-            is_turned = header.getexif().get(ExifTags.Base.Orientation) in TURNED
+            is_turned = header.getexif().get(ExifTags.Base.Orientation) in TURNS
             is_plain = header.format == "JPEG" and header.mode == "RGB" and not is_turned
         return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1) if is_plain else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:
         return None  # PIL says what is wrong with it

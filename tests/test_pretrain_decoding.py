@@ -69,6 +69,17 @@ def test_a_turned_jpeg_is_upright(orientation: int) -> None:
     assert decode_pixels(content, name="x").shape == ((3, 20, 10) if orientation in (5, 6, 7, 8) else (3, 10, 20))
 
 
+def test_odd_exif_that_pil_stumbles_over_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(noise(20, 10))
+
+    def getexif(image: Image.Image) -> Image.Exif:
+        raise TypeError("bad operand")
+
+    monkeypatch.setattr(Image.Image, "getexif", getexif)
+    with pytest.raises(UserError, match="^x: expected an image that can be decoded, found bad operand; replace"):
+        decode_pixels(content, name="x")
+
+
 def test_other_kinds_are_left_to_pil() -> None:
     picture = noise(20, 10)
     for content in (

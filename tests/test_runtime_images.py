@@ -3,12 +3,13 @@
 import errno
 import io
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import decode_rgb, list_images, read_rgb
@@ -78,6 +79,41 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif[0x0112] = orientation
     read = decode_rgb(encoded(stored, exif=exif), name="x")
     assert np.array_equal(np.asarray(read), np.asarray(upright))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_images_are_turned_as_pil_turns_them(format: str) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 20, 3), dtype=np.uint8))
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        by_xmp = f'<rdf:Description tiff:Orientation="{orientation}"/>'.encode()
+        # TIFF keeps its orientation elsewhere, and not all of these formats have a place for XMP.
+        contents = [encoded(picture, format, exif=exif)]
+        contents += [encoded(picture, format, xmp=by_xmp)] if format in ("JPEG", "WEBP") else []
+        for content in contents:
+            theirs = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+            assert np.array_equal(np.asarray(decode_rgb(content, name="x")), np.asarray(theirs))
+
+
+def test_a_photograph_with_odd_exif_is_turned() -> None:
+    """Two entries: orientation 6 and a resolution that is text where EXIF wants a fraction."""
+    orientation, resolution = struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHI4s", 0x011A, 2, 4, b"300")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + resolution + bytes(4)
+    content = encoded(Image.new("RGB", (20, 10), RED), "JPEG", exif=exif)
+    assert decode_rgb(content, name="x").size == (10, 20)
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, IndexError, struct.error])
+def test_whatever_pils_readers_raise_is_named(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(Image.new("RGB", (8, 8)))
+
+    def load(image: ImageFile.ImageFile) -> None:
+        raise error("odd")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(UserError, match="^x: expected an image that can be decoded, found odd; replace or remove it$"):
+        decode_rgb(content, name="x")
 
 
 @pytest.mark.parametrize(

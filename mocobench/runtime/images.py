@@ -8,11 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mocobench.runtime.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+# What a viewer does with a picture of each EXIF orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -47,12 +57,17 @@ def decode_rgb(content: bytes, *, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return _to_rgb(_upright(image))
+    except Exception as error:  # PIL's readers raise what they run into: TypeError, struct.error, IndexError, ...
         raise UserError(
             f"{name}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
         ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # PIL's own exif_transpose also writes the EXIF block anew, and many a valid photograph has one that it cannot.
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
