@@ -76,7 +76,7 @@ def test_odd_exif_that_pil_stumbles_over_is_left_to_it(monkeypatch: pytest.Monke
         raise TypeError("bad operand")
 
     monkeypatch.setattr(Image.Image, "getexif", getexif)
-    with pytest.raises(UserError, match="^x: expected an image that can be decoded, found bad operand; replace"):
+    with pytest.raises(UserError, match=r"^x: expected an image that can be decoded, found bad operand; replace"):
         decode_pixels(content, name="x")
 
 

@@ -112,7 +112,7 @@ def test_whatever_pils_readers_raise_is_named(error: type[Exception], monkeypatc
         raise error("odd")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-    with pytest.raises(UserError, match="^x: expected an image that can be decoded, found odd; replace or remove it$"):
+    with pytest.raises(UserError, match=r"^x: expected an image that can be decoded, found odd; replace or remove it$"):
         decode_rgb(content, name="x")
 
 

@@ -66,7 +66,7 @@ def decode_rgb(content: bytes, *, name: str) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     # PIL's own exif_transpose also writes the EXIF block anew, and many a valid photograph has one that it cannot.
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 
 
