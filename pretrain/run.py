@@ -45,7 +45,8 @@ class Progress:
     """`epoch` whole epochs and `step` steps of the next one are done, in `seconds` of all sessions together.
 
     `sums` are those of the running epoch's metrics over its steps so far; `bad_images` are the names of all that could
-    not be read. `sessions` says where each began and what computed it (pretrain.sessions).
+    not be read, with `kNN` before those of the monitor. `sessions` says where each began and what computed it
+    (pretrain.sessions).
     """
 
     epoch: int = 0

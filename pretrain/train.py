@@ -116,7 +116,7 @@ class Training:
         found = gather_objects(self.progress.bad_images)
         bad = self.progress.bad_images = sorted({name for names in found for name in names})
         if is_main() and len(bad) > self.bad_images_told:
-            print(f"images that cannot be read so far: {len(bad)}, {bad[0]} first; others take their place (run.json)")
+            print(f"images that cannot be read so far: {len(bad)}, {bad[0]} first; they are skipped (run.json)")
         self.bad_images_told = len(bad)
 
 
@@ -227,7 +227,8 @@ def _monitored(training: Training) -> dict[str, float]:
     started = time.monotonic()
     # A compiled encoder would not see the monitor's hook.
     with torch.compiler.set_stance("force_eager") if run.compile else nullcontext():
-        found = training.monitor.measure(run, training.model.get_submodule("encoder_q"))
+        found, bad_images = training.monitor.measure(run, training.model.get_submodule("encoder_q"))
+    progress.bad_images += bad_images
     progress.seconds += time.monotonic() - started
     return found
 

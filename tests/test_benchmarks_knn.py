@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import in_processes
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from benchmarks.classification.knn import run_knn
 from benchmarks.classification.protocol import KnnProtocol
 from benchmarks.context import RunContext
+from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.neighbors import half_precision_bank, knn_accuracies, knn_predictions, nearest, vote
 from transfer.network import random_backbone
@@ -142,6 +144,23 @@ def test_kept_features_change_no_number(bright_and_dark: Path, tmp_path: Path) -
         assert run_knn(backbone, bright_and_dark, protocol, replace(CONTEXT, features=tmp_path / "kept")) == expected
     kinds = {load_file(path)["features"].dtype for path in (tmp_path / "kept").iterdir()}
     assert kinds == {torch.float32, torch.float16}  # queries and bank
+
+
+def vote_by_parts(sizes: list[int]) -> dict[int, float]:
+    """Accuracies by a bank of which each rank has its part; many of its cosines are equal."""
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randint(-1, 2, (count, 4), generator=generator).float() for count in (300, 1500))
+    bank_labels, labels = (torch.randint(5, (count,), generator=generator) for count in (300, 1500))
+    own = [part.split(sizes)[rank()] for part in (bank, bank_labels)]
+    options = {"neighbors": (1, 20, 200), "num_classes": 5, "temperature": 0.1, "device": CPU}
+    return knn_accuracies((own[0], own[1]), (queries, labels), bank_is_shared_out=True, **options)
+
+
+@pytest.mark.parametrize("sizes", [[100, 150, 50], [0, 1, 299]])
+def test_ranks_that_have_parts_of_the_bank_find_what_one_finds(sizes: list[int]) -> None:
+    whole = vote_by_parts([300])
+    assert in_processes(3, vote_by_parts, sizes) == [(0, whole)] * 3
+    assert len(set(whole.values())) == 3
 
 
 def test_the_task_votes_by_a_half_precision_bank(bright_and_dark: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_bad_images_are_told_once(pictures: Path, tmp_path: Path, monkeypatch, c
     spoil(pictures, 3, 11, 20)
     run_pretraining(make_run(pictures, tmp_path / "run", on_bad_image="skip", differing={"epochs": 3}))
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("images that cannot")]
-    assert told == ["images that cannot be read so far: 3, a/06.png first; others take their place (run.json)"]
+    assert told == ["images that cannot be read so far: 3, a/06.png first; they are skipped (run.json)"]
 
 
 def test_bad_images_are_recorded_over_kills_and_processes(pictures: Path, tmp_path: Path) -> None:

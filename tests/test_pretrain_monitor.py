@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from processes import in_processes
 from tiny_pretraining import assert_same_state, draw_pictures, load, make_run, make_tiny_encoder, run_tiny
 from torch import nn
 
+from mocobench.runtime.distributed import world_size
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.neighbors import Labelled, knn_accuracies
+from pretrain.checkpoint import LAST
 from pretrain.monitor import make_monitor
 from pretrain.train import pretrain
 
@@ -49,11 +53,12 @@ class ColourEncoder(nn.Module):
 
 def test_accuracy_by_hand(colours: Path, tmp_path: Path) -> None:
     encoder = ColourEncoder().train()
-    found = make_monitor(colours).measure(make_run(colours, tmp_path / "run", num_workers=1), encoder)
+    found, left_out = make_monitor(colours).measure(make_run(colours, tmp_path / "run", num_workers=1), encoder)
     # Pooled colours tell all but the one that lies in the wrong folder. All 8 of the bank vote, and by embeddings, all
     # of one or the opposite direction, no class can be right for both.
     assert found["knn_top1"] == pytest.approx(100 * 5 / 6)
     assert found["knn_embedding_top1"] < 100
+    assert left_out == []
     assert encoder.training
 
 
@@ -98,5 +103,60 @@ def test_folders_that_do_not_fit_are_refused_before_training(colours: Path, tmp_
 
 def test_an_unreadable_image_is_named(colours: Path, tmp_path: Path) -> None:
     (colours / "val" / "red" / "1.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"red/1\.png: expected an image"):
+    with pytest.raises(UserError, match=r"red/1\.png: expected an image .*, or skip such images with --on-bad-image"):
         make_monitor(colours).measure(make_run(colours, tmp_path / "run"), ColourEncoder())
+
+
+def measure_skipping(colours: Path) -> tuple[dict[str, float], list[str]]:
+    assert world_size() <= 4
+    run = make_run(colours, colours, on_bad_image="skip", num_workers=1)
+    return make_monitor(colours).measure(run, ColourEncoder())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_skipped_images_are_neither_in_the_bank_nor_asked_for(colours: Path, count: int) -> None:
+    """Without a query that is told and one that is not, four are left, and all are told; four do not divide seven."""
+    bad = ["kNN train/green/1.png", "kNN val/green/2.png", "kNN val/red/0.png"]
+    for name in bad:
+        (colours / name.removeprefix("kNN ")).write_bytes(b"no image")
+    answers = in_processes(count, measure_skipping, colours)
+    assert [code for code, _ in answers] == [0] * count
+    found, left_out = zip(*(answer for _, answer in answers), strict=True)
+    assert sorted(name for names in left_out for name in names) == bad
+    assert all(one == found[0] for one in found)
+    for name in bad:
+        (colours / name.removeprefix("kNN ")).unlink()
+    assert in_processes(1, measure_skipping, colours) == [(0, (found[0], []))]
+    assert found[0]["knn_top1"] == 100
+
+
+def test_a_split_of_which_nothing_can_be_read_stops_a_run_that_skips(colours: Path) -> None:
+    for path in (colours / "val").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(
+        UserError, match=r"^--on-bad-image skip: expected images .* in \S+/val, found 6 that cannot; look"
+    ):
+        measure_skipping(colours)
+
+
+def test_a_run_that_skips_goes_on_and_records_what_it_left_out(colours: Path, tmp_path: Path) -> None:
+    (colours / "val" / "red" / "1.png").write_bytes(b"no image")
+    out = tmp_path / "run"
+    settings = {"knn_every": 1, "knn_data": colours, "on_bad_image": "skip"}
+    assert in_processes(2, run_tiny, draw_pictures(tmp_path / "pictures"), out, **settings) == [(0, LAST)] * 2
+    record = json.loads((out / "run.json").read_text())
+    assert record["bad_images"] == {"count": 1, "files": ["kNN val/red/1.png"]}
+
+
+def test_features_stay_in_half_precision_on_the_cpu(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    banks = []
+
+    def keep(bank: Labelled, *others: Any, **settings: Any) -> dict[int, float]:
+        banks.append(bank[0])
+        return knn_accuracies(bank, *others, **settings)
+
+    monkeypatch.setattr("pretrain.monitor.knn_accuracies", keep)
+    make_monitor(colours).measure(make_run(colours, colours), ColourEncoder())
+    assert [(bank.dtype, bank.device.type, tuple(bank.shape)) for bank in banks] == [
+        (torch.float16, "cpu", (8, size)) for size in (3, 2)
+    ]

@@ -7,6 +7,7 @@ equal votes the first wins, so an accuracy depends on neither the blocks nor the
 import torch
 from torch.nn import functional as F
 
+from mocobench.runtime.distributed import gather_tensors, world_size
 from mocobench.runtime.progress import progress
 
 Labelled = tuple[torch.Tensor, torch.Tensor]  # features (N, C) and int64 labels (N,)
@@ -72,6 +73,16 @@ def vote(cosines: torch.Tensor, labels: torch.Tensor, *, num_classes: int, tempe
     return scores.argmax(dim=1)
 
 
+def _of_all_banks(cosines: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest cosines (Q, k) in the banks of all ranks, and their labels, from each rank's own (Q, at most k)."""
+    missing = k - cosines.shape[1]
+    own = F.pad(cosines, (0, missing), value=-torch.inf), F.pad(labels, (0, missing))
+    # Side by side in the order of the ranks, which is that of the banks: Q x (ranks * k).
+    found, voters = (torch.cat(gather_tensors(tensor).chunk(world_size()), dim=1) for tensor in own)
+    largest, places = _first_largest(found, k)
+    return largest, voters.gather(1, places)
+
+
 def knn_predictions(
     bank: Labelled,
     queries: torch.Tensor,
@@ -80,17 +91,21 @@ def knn_predictions(
     num_classes: int,
     temperature: float,
     device: torch.device,
+    bank_is_shared_out: bool = False,
 ) -> dict[int, torch.Tensor]:
     """The class (Q,) of each query (Q, C) for each k, on the CPU. The bank is features (B, C) with labels (B,).
 
-    No k exceeds the size of the bank.
+    With `bank_is_shared_out` it is this rank's part of the bank, which may be empty; the parts follow each other in the
+    order of the ranks, all of which have the same queries. No k exceeds the size of the whole bank.
     """
-    assert max(neighbors) <= len(bank[0]), (neighbors, len(bank[0]))
+    assert bank_is_shared_out or max(neighbors) <= len(bank[0]), (neighbors, len(bank[0]))
     predicted: dict[int, list[torch.Tensor]] = {k: [] for k in neighbors}
     cosines, positions = nearest(queries, bank[0], k=max(neighbors), device=device)
     bank_labels = bank[1].to(device)
     for part_cosines, part_positions in zip(cosines.split(QUERY_BLOCK), positions.split(QUERY_BLOCK), strict=True):
         voters = bank_labels[part_positions]
+        if bank_is_shared_out:
+            part_cosines, voters = _of_all_banks(part_cosines, voters, max(neighbors))
         for k, classes in predicted.items():
             votes = vote(part_cosines[:, :k], voters[:, :k], num_classes=num_classes, temperature=temperature)
             classes.append(votes.cpu())
@@ -105,13 +120,20 @@ def knn_accuracies(
     num_classes: int,
     temperature: float,
     device: torch.device,
+    bank_is_shared_out: bool = False,
 ) -> dict[int, float]:
     """Top-1 accuracy in percent for each k. Bank and queries are features (N, C) with labels (N,), on any device.
 
-    No k exceeds the size of the bank.
+    For `bank_is_shared_out` see `knn_predictions`. No k exceeds the size of the bank.
     """
     predicted = knn_predictions(
-        bank, queries[0], neighbors=neighbors, num_classes=num_classes, temperature=temperature, device=device
+        bank,
+        queries[0],
+        neighbors=neighbors,
+        num_classes=num_classes,
+        temperature=temperature,
+        device=device,
+        bank_is_shared_out=bank_is_shared_out,
     )
     labels = queries[1].cpu()
     return {k: 100 * int((classes == labels).sum()) / len(labels) for k, classes in predicted.items()}
