@@ -18,6 +18,7 @@ import torch
 
 from mocobench.runtime.distributed import gather_objects, rank, world_size
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.files import printable
 from mocobench.runtime.images import IMAGE_SUFFIXES, read_content
 from mocobench.runtime.progress import progress
 from mocobench.runtime.seeds import torch_generator
@@ -72,7 +73,7 @@ class ShardImages:
 
     def name(self, index: int) -> str:
         """What a record calls image `index`."""
-        return f"{self._shard(index).name}: {self._member(index)}"
+        return printable(f"{self._shard(index).name}: {self._member(index)}")
 
     def order(self, *, seed: int, epoch: int) -> torch.Tensor:
         """Every index once, int64 (N,), in the order of the epoch.
@@ -90,7 +91,7 @@ class ShardImages:
         """What tells these images from others: their number, and a hash over shards, names and sizes."""
         digest = hashlib.sha256()
         for shard, first, end in zip(self.shards, self.starts, self.starts[1:], strict=False):
-            digest.update(f"{shard.name}\t{end - first}\n".encode())
+            digest.update(os.fsencode(f"{shard.name}\t{end - first}\n"))
         digest.update(b"\n".join(self.names.tolist()) + self.sizes.astype("<i8").tobytes())
         return {"images": len(self), "shards": len(self.shards), "list_sha256": digest.hexdigest()}
 

@@ -1,6 +1,7 @@
 """Every kind of image file comes out as upright 8-bit RGB; what cannot be decoded is one line with its name."""
 
 import errno
+import hashlib
 import io
 import os
 import struct
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import decode_rgb, list_images, read_rgb
+from mocobench.runtime.images import decode_rgb, list_image_folder, list_images, read_rgb
 
 RED, DARK = (255, 0, 0), (40, 40, 40)
 
@@ -134,6 +135,17 @@ def test_what_is_no_whole_image_is_named(tmp_path: Path) -> None:
             read_rgb(path)
     with pytest.raises(UserError, match=r"^\S+/b\.png: expected an image, found no such file$"):
         read_rgb(tmp_path / "b.png")
+
+
+def test_a_name_that_is_not_utf8_is_listed_and_shown(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/cats/caf\xe9.png"))
+    path.parent.mkdir()
+    path.write_bytes(b"12345")
+    folder = list_image_folder(tmp_path)
+    assert (folder.paths, folder.name(0)) == ((path,), "cats/caf\\xe9.png")
+    assert folder.list_sha256() == hashlib.sha256(b"cats/caf\xe9.png\t5\n").hexdigest()
+    with pytest.raises(UserError, match=r"/cats/caf\\xe9\.png: expected an image that can be decoded"):
+        folder.read(0)
 
 
 def test_images_behind_links_are_listed_by_the_links_names(tmp_path: Path) -> None:

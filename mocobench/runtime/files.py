@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, flushed, then renamed."""
+"""Files that are either whole or absent: written under a temporary name, flushed, then renamed. Names for people."""
 
 import os
 import tempfile
@@ -7,6 +7,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mocobench.runtime.errors import UserError
+
+
+def printable(name: str | Path) -> str:
+    """A file's name for messages and records: bytes of it that are not UTF-8 as `\\xe9`, all others as they are."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 @contextmanager

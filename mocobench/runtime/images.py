@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.files import printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 # What a viewer does with a picture of each EXIF orientation.
@@ -41,9 +42,9 @@ def read_content(path: Path, *, offset: int = 0, size: int = -1) -> bytes:
             file.seek(offset)
             return file.read(size)
     except FileNotFoundError:
-        raise UserError(f"{path}: expected an image, found no such file") from None
+        raise UserError(f"{printable(path)}: expected an image, found no such file") from None
     except OSError as error:
-        raise UserError(f"{path}: expected a file that can be read, found {_one_line(error)}") from error
+        raise UserError(f"{printable(path)}: expected a file that can be read, found {_one_line(error)}") from error
 
 
 def decode_rgb(content: bytes, *, name: str) -> Image.Image:
@@ -60,7 +61,7 @@ def decode_rgb(content: bytes, *, name: str) -> Image.Image:
             return _to_rgb(_upright(image))
     except Exception as error:  # PIL's readers raise what they run into: TypeError, struct.error, IndexError, ...
         raise UserError(
-            f"{name}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
+            f"{printable(name)}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
         ) from error
 
 
@@ -108,25 +109,26 @@ def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[P
         info = folder.stat()
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise UserError(f"{folder}: expected a folder that can be read, found {error.strerror}") from error
+        raise UserError(f"{printable(folder)}: expected a folder that can be read, found {error.strerror}") from error
     here = (info.st_dev, info.st_ino)
     if here in above:
-        raise UserError(f"{folder}: expected a folder of images, found a link to a folder that it is in; remove it")
+        found = "a link to a folder that it is in"
+        raise UserError(f"{printable(folder)}: expected a folder of images, found {found}; remove it")
     for entry in entries:
         path = folder / entry.name
         if entry.is_dir():
             yield from _images_below(path, above | {here})
         elif path.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
             if not entry.is_file():
-                raise UserError(f"{path}: expected an image, found a link to no file; mend or remove it")
+                raise UserError(f"{printable(path)}: expected an image, found a link to no file; mend or remove it")
             yield path
 
 
-def list_sha256(root: Path, paths: tuple[Path, ...]) -> str:
-    """SHA-256 over relative paths and byte sizes: the identity of a list of images."""
+def list_sha256(root: Path, paths: Iterable[Path]) -> str:
+    """SHA-256 over relative paths and byte sizes: the identity of a list of images. Names need not be UTF-8."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n".encode())
+        digest.update(os.fsencode(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n"))
     return digest.hexdigest()
 
 
@@ -151,7 +153,7 @@ class ImageFolder:
 
     def name(self, index: int) -> str:
         """An image's path below the folder."""
-        return self.paths[index].relative_to(self.root).as_posix()
+        return printable(self.paths[index].relative_to(self.root).as_posix())
 
     def list_sha256(self) -> str:
         """The identity of this list of images."""
@@ -181,4 +183,4 @@ def list_image_folder(root: Path) -> ImageFolder:
         found = list_images(root / name)
         paths += found
         labels += [label] * len(found)
-    return ImageFolder(root, tuple(paths), tuple(labels), tuple(classes))
+    return ImageFolder(root, tuple(paths), tuple(labels), tuple(map(printable, classes)))
