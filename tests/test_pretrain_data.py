@@ -1,10 +1,12 @@
 """What the loader gives: views by their seeds, on the device or in the workers; other images in place of bad ones."""
 
 import json
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from processes import in_processes
@@ -13,9 +15,10 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from mocobench.runtime.distributed import rank
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import list_images
 from mocobench.runtime.seeds import python_generator
 from pretrain.data import SUBSTITUTES, Batch, OwnParts, TwoViews, load_batches
-from pretrain.images import read_image, training_images
+from pretrain.images import FolderImages, read_image, training_images
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
 from pretrain.settings import Recipe
 from pretrain.train import pretrain as run_pretraining
@@ -105,10 +108,11 @@ def test_an_epoch_follows_the_one_before(pictures: Path) -> None:
 
 def spoil(data: Path, *numbers: int) -> list[str]:
     """Cut these pictures short; returns their names."""
-    paths = training_images(data).paths
+    images = training_images(data)
     for number in numbers:
-        paths[number].write_bytes(paths[number].read_bytes()[:60])
-    return sorted(paths[number].relative_to(data / "train").as_posix() for number in numbers)
+        path = images.path(number)
+        path.write_bytes(path.read_bytes()[:60])
+    return sorted(map(images.name, numbers))
 
 
 def test_another_image_stands_in_the_place_of_a_bad_one(pictures: Path) -> None:
@@ -162,6 +166,27 @@ def test_bad_images_are_told_once(pictures: Path, tmp_path: Path, monkeypatch, c
     run_pretraining(make_run(pictures, tmp_path / "run", on_bad_image="skip", differing={"epochs": 3}))
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("images that cannot")]
     assert told == ["images that cannot be read so far: 3, a/06.png first; they are skipped (run.json)"]
+
+
+def test_a_bad_image_whose_name_is_not_utf8_is_told_and_recorded(
+    pictures: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
+    Path(os.fsdecode(os.fsencode(pictures) + b"/train/caf\xe9.png")).write_bytes(b"no image")
+    settings = SETTINGS | {"differing": {"epochs": 9}}  # so many that none is left out each time
+    run_pretraining(make_run(pictures, tmp_path / "run", **settings))
+    assert "images that cannot be read so far: 1, caf\\xe9.png first; they are skipped" in capsys.readouterr().out
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["bad_images"] == {"count": 1, "files": ["caf\\xe9.png"]}
+
+
+def test_workers_share_the_names_with_their_process(pictures: Path) -> None:
+    """What Python counts references of, each worker would copy bit by bit; an array of bytes is one block for all."""
+    images = training_images(pictures)
+    assert isinstance(images, FolderImages)
+    held = [value for value in vars(images).values() if not isinstance(value, Path)]
+    assert [(type(value), value.dtype.kind, len(value)) for value in held] == [(np.ndarray, "S", 26)]
+    assert [images.path(index) for index in range(26)] == list(list_images(pictures / "train"))
 
 
 def test_bad_images_are_recorded_over_kills_and_processes(pictures: Path, tmp_path: Path) -> None:

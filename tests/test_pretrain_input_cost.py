@@ -92,8 +92,9 @@ def test_command_prints_and_records(pictures: Path, tmp_path: Path, capsys, monk
 
 
 def test_bad_image_is_one_line(pictures: Path, capsys) -> None:
-    for path in training_images(pictures).paths:
-        path.write_bytes(b"<html>")
+    images = training_images(pictures)
+    for index in range(len(images)):
+        images.path(index).write_bytes(b"<html>")
     assert main(["bench", "input-pipeline", "--data", str(pictures)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {pictures}/train/")

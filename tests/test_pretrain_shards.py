@@ -38,7 +38,7 @@ def write_shards(pictures: Path, folder: Path, count: int) -> Path:
     (folder / "train").mkdir(parents=True)
     for number in range(count):
         with webdataset.TarWriter(str(folder / "train" / f"part-{number:02d}.tar")) as writer:
-            for path in images.paths[number::count]:
+            for path in map(images.path, range(number, len(images), count)):
                 key = path.relative_to(images.root).with_suffix("").as_posix()
                 writer.write({"__key__": key, "png": path.read_bytes(), "cls": "ab".index(path.parent.name)})
     return folder
