@@ -80,7 +80,9 @@ def collect_results(folders: Sequence[Path]) -> Collection:
             name = f"{place}/{path[start:]}"
             try:
                 if path.endswith(LOG):
-                    logs.setdefault(Path(path).resolve(), read_log(Path(path)))
+                    log = read_log(Path(path))
+                    if log is not None:
+                        logs.setdefault(Path(path).resolve(), log)
                     continue
                 text = _read(path)
                 result = _parse(text)

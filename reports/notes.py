@@ -38,13 +38,12 @@ def published_notes(rows: Sequence[Published], published: Sequence[Published]) -
 def pretraining_notes(logs: Sequence[PretrainingLog]) -> tuple[Note, ...]:
     """The card of each pretraining run: recipe and augmentation, every value in use, data, precision, code and cost."""
     return tuple(
-        Note(log.name, _pretraining_card(log.record) or "no run.json beside its metrics.jsonl") for log in logs
+        Note(log.name, _pretraining_card(log) if log.record else "no run.json beside its metrics.jsonl") for log in logs
     )
 
 
-def _pretraining_card(record: Mapping[str, Any]) -> str:
-    if not record:
-        return ""
+def _pretraining_card(log: PretrainingLog) -> str:
+    record = log.record
     recipe, data = dict(record["recipe"]), record.get("data", {})
     name, augmentation = recipe.pop("name", "unnamed"), dict(recipe.pop("augmentation"))
     changed = ", ".join(change.replace(": ", " ", 1) for change in record.get("differs", ())).replace(" -> ", " → ")
@@ -57,10 +56,16 @@ def _pretraining_card(record: Mapping[str, Any]) -> str:
         f"recipe {name}{f' (changed: {changed})' if changed else ''}",
         *(f"{key} {show_setting(value)}" for key, value in settings.items()),
         f"data {data.get('name')}, {data.get('images')} images (list {str(data.get('list_sha256'))[:HASH_DIGITS]})",
-        f"seed {record.get('seed')}, {record.get('precision')}, code {' '.join(record.get('code', {}).values())}",
-        f"device {record.get('environment', {}).get('device')}, {duration(float(record.get('wall_seconds', 0)))}",
+        f"seed {record.get('seed')}",
+        *(f"{name} {values}" for name in ("precision", "code", "device") if (values := _in_sessions(log, name))),
+        duration(float(record.get("wall_seconds", 0))),
     ]
     return "; ".join(parts)
+
+
+def _in_sessions(log: PretrainingLog, name: str) -> str:
+    """What the sessions say of it, each value once; nothing where none does."""
+    return _distinct(str(session[name]) for session in log.sessions if session.get(name) is not None)
 
 
 def disagreement_texts(rows: Sequence[Published], published: Sequence[Published]) -> list[str]:

@@ -8,16 +8,19 @@ from typing import Any
 
 from benchmarks.result import RecordError
 
-# What a report shows of run.json besides the settings; lists are of text.
+# What a report shows of run.json besides the settings; lists are of what stands in the brackets.
 SHOWN = {
     "recipe": dict,
     "recipe.augmentation": dict,
-    "differs": list,
+    "differs": [str],
     "data": dict,
+    "sessions": [dict],
     "code": dict,
     "environment": dict,
     "wall_seconds": float,
 }
+# Benchmarks write a metrics.jsonl too; only one of pretraining has a value of these.
+OWN = ("accuracy", "embedding_spread", "knn_top1")
 
 
 @dataclass(frozen=True)
@@ -28,23 +31,37 @@ class PretrainingLog:
     epochs: tuple[dict[str, float], ...]
     record: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """What each session ran on: its precision, code and device, as far as they are known.
 
-def read_log(path: Path) -> PretrainingLog:
-    """The log in this metrics.jsonl.
+        The first version's run.json knows of one session, at its top level.
+        """
+        code, environment = self.record.get("code", {}), self.record.get("environment", {})
+        only = {**self.record, **environment, "code": " ".join(map(str, code.values())) or None}
+        sessions: list[dict[str, Any]] = self.record.get("sessions", [only])
+        return sessions
+
+
+def read_log(path: Path) -> PretrainingLog | None:
+    """The log in this metrics.jsonl; None where nothing says that it is one of pretraining.
 
     Raises:
         RecordError: a file cannot be read, a line is no epoch, or run.json holds no recipe; the file, and the line's
             number, are named.
     """
+    text, run = _read(path), path.with_name("run.json")
+    if not run.exists() and not any(f'"{name}"' in text for name in OWN):
+        return None
     epochs = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             values = json.loads(line)
             epochs.append({name: float(value) for name, value in values.items() if _is_number(value)})
             epochs[-1]["epoch"]
         except (ValueError, AttributeError, KeyError, OverflowError) as error:
             raise RecordError(f"{path}: line {number}: expected an epoch's values, found {line[:60]!r}") from error
-    return PretrainingLog(path.resolve().parent.name, tuple(epochs), _read_run(path.with_name("run.json")))
+    return PretrainingLog(path.resolve().parent.name, tuple(epochs), _read_run(run))
 
 
 def _read(path: Path) -> str:
@@ -71,9 +88,9 @@ def _read_run(path: Path) -> dict[str, Any]:
     return record
 
 
-def _fits(value: object, kind: type) -> bool:
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _fits(value: object, kind: type | list[type]) -> bool:
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(isinstance(item, kind[0]) for item in value)
     return _is_number(value) if kind is float else isinstance(value, kind)
 
 

@@ -145,7 +145,15 @@ def test_the_card_of_a_pretraining_run(tmp_path: Path, make_result: Any) -> None
 
 @pytest.mark.parametrize(
     "damage",
-    [{"wall_seconds": "long"}, {"differs": [1]}, {"differs": 3}, {"code": None}, {"data": []}, {"environment": 1}],
+    [
+        {"wall_seconds": "long"},
+        {"differs": [1]},
+        {"differs": 3},
+        {"code": None},
+        {"data": []},
+        {"environment": 1},
+        {"sessions": [1]},
+    ],
 )
 def test_a_damaged_card_is_listed(tmp_path: Path, make_result: Any, damage: dict[str, Any]) -> None:
     (tmp_path / "a.json").write_text(make_result({"top1": 1.0}).to_json())
