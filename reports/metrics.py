@@ -27,6 +27,8 @@ COLUMNS = {
 
 # What a task is read by in the summary. MoCo v2 reads VOC by its three columns; AP is the one that COCO shares.
 HEADLINES = {"voc-detection": ("ap",), "coco-detection": ("box_ap", "mask_ap")}
+# kNN is read by the first of these that is there: published tables have 20 or 200 neighbours, and few are noisy.
+VOTES = ("top1_k20", "top1_k200")
 
 
 def columns_of(task: str, present: Collection[str]) -> tuple[str, ...]:
@@ -39,6 +41,8 @@ def columns_of(task: str, present: Collection[str]) -> tuple[str, ...]:
 
 def headlines_of(task: str, present: Collection[str]) -> tuple[str, ...]:
     """The metrics that stand for the task in one line: one, or box and mask AP."""
+    if task == "imagenet-knn":
+        return tuple(name for name in VOTES if name in present)[:1] or columns_of(task, present)[:1]
     return tuple(name for name in HEADLINES.get(task, ()) if name in present) or columns_of(task, present)[:1]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.result import RecordError, Result
 from reports.formats.markdown import escape
+from reports.metrics import headlines_of
 from reports.report import build_report
 
 
@@ -124,6 +125,11 @@ def test_what_is_said_of_random_in_a_custom_table_and_of_other_seeds(tmp_path: P
         runs = [make_result({"top1": 5.0}, **changes), make_result({"top1": 4.0}, backbone="random", seed=1, **changes)]
         (tmp_path / folder).mkdir()
         assert ("Against random" in report_on(tmp_path / folder, *runs)) is is_said
+
+
+@pytest.mark.parametrize(("votes", "headline"), [((1, 200, 20), 20), ((1, 200, 10), 200), ((100, 10), 10)])
+def test_nearest_neighbours_are_read_by_the_votes_of_published_tables(votes: tuple[int, ...], headline: int) -> None:
+    assert headlines_of("imagenet-knn", {f"top1_k{number}" for number in votes}) == (f"top1_k{headline}",)
 
 
 def test_settings_data_and_skipped_annotations_stand_under_the_table(tmp_path: Path, make_result: Any) -> None:
