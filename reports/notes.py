@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.result import DataIdentity, Result
+from benchmarks.result import Result
 from reports.cells import describe, engine_of, gain_value, measured_value, method_of, published_value, source_of
 from reports.diagnosis import diagnose, what_is_skipped
 from reports.disagreements import find_disagreements
@@ -22,7 +22,7 @@ def table_notes(table: Comparable, published: Sequence[Published], labels: Mappi
     """All notes of a measured table, the verdict against random first."""
     notes = [*_random_notes(table, labels), *_differs_notes(table), *_diagnoses(table, published, labels)]
     notes += _mixed_notes(table)
-    notes += [Note("Protocol", _protocol(table)), Note("Data", data_text(table.first.data))]
+    notes += [Note("Protocol", _protocol(table)), Note("Data", _data(table))]
     notes += [Note("Runs", _runs(table)), Note("Cost", _cost(table))]
     notes += [*_skipped_notes(table.first), *_rerun_notes(table, labels), *_other_metrics(table)]
     return tuple(notes)
@@ -88,13 +88,13 @@ def _name(row: Published) -> str:
     return f"{method_of(row)}, {describe(row.pretraining)}, {source_of(row)}"
 
 
-def data_text(data: DataIdentity) -> str:
-    """The data's name, classes, and per split its counts and the first digits of its list's hash."""
-    splits = []
+def _data(table: Comparable) -> str:
+    """The data's names, classes, and per split its counts and the first digits of its list's hash."""
+    data, splits = table.first.data, []
     for name, split in data.splits.items():
         objects = "" if split.objects is None else f", {split.objects} objects"
         splits.append(f"{name} {split.images} images{objects} (list {split.list_sha256[:HASH_DIGITS]})")
-    return "; ".join([f"{data.name}, {data.classes} classes", *splits])
+    return "; ".join([f"{_distinct(trial.data.name for trial in table.trials)}, {data.classes} classes", *splits])
 
 
 def show_setting(value: Any) -> str:

@@ -173,11 +173,11 @@ def _as_key(values: list[Any]) -> str:
 
 
 def table_key(result: Result) -> str:
-    """What records of one table share: task, protocol with every setting, and data."""
+    """What records of one table share: task, protocol with every setting, and data, whatever its folder is called."""
     protocol, data = result.protocol, result.data
     splits = {name: (split.images, split.objects, split.list_sha256) for name, split in data.splits.items()}
     key = [result.task, protocol.base, protocol.id, protocol.differs, protocol.settings]
-    return _as_key([*key, data.name, data.classes, splits])
+    return _as_key([*key, data.classes, splits])
 
 
 def _machine_key(result: Result) -> str:

@@ -3,7 +3,11 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from benchmarks.result import SplitIdentity
+from reports.labels import backbone_labels
+from reports.notes import table_notes
 from reports.trials import gains_over_random, group_results
 
 
@@ -30,9 +34,20 @@ def test_random_backbones_of_several_seeds_are_one_row_and_others_are_not(make_r
     assert table.rows[-1].is_random
 
 
-@pytest.mark.parametrize("change", [{"settings": {"learning_rate": 1.0}}, {"data": "others"}, {"base": "x/y@1"}])
-def test_another_setting_or_other_data_is_another_table(make_result: Any, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [{"settings": {"learning_rate": 1.0}}, {"base": "x/y@1"}])
+def test_another_setting_is_another_table(make_result: Any, change: dict[str, Any]) -> None:
     assert len(group_results([make_result({"top1": 1.0}), make_result({"top1": 1.0}, **change)])) == 2
+
+
+def test_other_lists_are_another_table_and_another_name_is_not(make_result: Any) -> None:
+    one = make_result({"top1": 12.0})
+    renamed = make_result({"top1": 10.0}, backbone="random", data="photos-on-another-disk")
+    (table,) = group_results([one, renamed])
+    assert [gain.points for gain in gains_over_random(table, table.rows[0], ("top1",))] == [2.0]
+    (note,) = (note.text for note in table_notes(table, (), backbone_labels(table.trials)) if note.label == "Data")
+    assert note.startswith("photos, photos-on-another-disk, 10 classes; train 60 images")
+    splits = {**one.data.splits, "val": SplitIdentity(20, "ef" * 32)}
+    assert len(group_results([one, replace(renamed, data=replace(renamed.data, splits=splits))])) == 2
 
 
 def test_another_engine_is_another_row(make_result: Any) -> None:
