@@ -1,9 +1,10 @@
 """Results as a pandas table, for whoever goes on from them in a notebook or a spreadsheet."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.result import Result
+from reports.formats.comma_separated import no_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -11,9 +12,27 @@ if TYPE_CHECKING:
 
 def results_frame(results: Iterable[Result]) -> "pd.DataFrame":
     """One row for each metric of each result, in the unit that `unit` says; what a record does not say is missing."""
+    return _frame(_rows(results))
+
+
+def results_csv(results: Iterable[Result]) -> str:
+    """The same as CSV, in which no text is a formula."""
+    rows = [
+        {name: no_formula(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in _rows(results)
+    ]
+    text: str = _frame(rows).to_csv(index=False)
+    return text
+
+
+def _frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
     import pandas as pd  # loading it takes longer than most reports
 
-    rows = [
+    return pd.DataFrame(rows).convert_dtypes()  # a missing epoch leaves the others whole numbers
+
+
+def _rows(results: Iterable[Result]) -> list[dict[str, Any]]:
+    return [
         {
             "task": result.task,
             "protocol": result.protocol.id,
@@ -38,4 +57,3 @@ def results_frame(results: Iterable[Result]) -> "pd.DataFrame":
         for result in results
         for metric, value in result.metrics.items()
     ]
-    return pd.DataFrame(rows).convert_dtypes()  # a missing epoch leaves the others whole numbers

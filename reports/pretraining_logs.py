@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.result import RecordError
 
 # What a report shows of run.json besides the settings; lists are of what stands in the brackets.
-SHOWN = {
+SHOWN: dict[str, type | list[type]] = {
     "recipe": dict,
     "recipe.augmentation": dict,
     "differs": [str],

@@ -24,6 +24,13 @@ def test_a_panel_for_each_loss(make_result: Any) -> None:
     assert three.width == pytest.approx(two.width * 3 / 2, rel=0.02)
 
 
+@pytest.mark.filterwarnings("error")
+def test_any_name_can_be_drawn(make_result: Any) -> None:
+    """A pair of $ is text, not mathematics, of which this one would be an error."""
+    one = make_result({"ap": 1.0}, data="$\\frac$", backbone="中文 $x_$", engine={"name": "_$"})
+    assert draw_curves([replace(one, details={"loss_curve": CURVE})])
+
+
 def test_no_curve(make_result: Any) -> None:
     with pytest.raises(RecordError, match=r"expected a record with a loss curve, found none among 1; run a detection"):
         draw_curves([make_result({"top1": 1.0})])

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.result import Result
 from mocobench.cli import main
-from reports.frame import results_frame
+from reports.frame import results_csv, results_frame
 
 MakeResult = Callable[..., Result]
 
@@ -26,11 +26,18 @@ def test_a_row_for_each_metric(make_result: MakeResult) -> None:
 
 
 def test_the_command_writes_what_pandas_reads_back(make_result: MakeResult, tmp_path: Path) -> None:
-    results = [make_result({"top1": 100 / 3}), make_result({"top1": 20.5}, backbone="a,b\n=1")]
+    results = [make_result({"top1": 100 / 3}), make_result({"top1": -20.5}, backbone="a,b\n=1")]
     for number, result in enumerate(results):
         (tmp_path / f"{number}.json").write_text(result.to_json())
     runs = tmp_path / "runs.csv"
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "report.md"), "--runs", str(runs)]) == 0
     frame = pd.read_csv(StringIO(runs.read_text()))
-    assert sorted(frame["value"].tolist()) == [20.5, 100 / 3]
+    assert sorted(frame["value"].tolist()) == [-20.5, 100 / 3]
     assert set(frame["backbone"]) == {"demo", "a,b\n=1"}
+
+
+def test_no_field_of_the_csv_is_a_formula(make_result: MakeResult) -> None:
+    frame = pd.read_csv(StringIO(results_csv([make_result({"top1": 1.0}, backbone="-2+3+cmd|' /C calc'!A0")])))
+    assert frame["backbone"].tolist() == ["'-2+3+cmd|' /C calc'!A0"]
+    frame = results_frame([make_result({"top1": 1.0}, backbone="=1")])
+    assert frame["backbone"].tolist() == ["=1"]

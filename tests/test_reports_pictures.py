@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from scipy import stats
 
@@ -57,6 +58,12 @@ def test_linear_against_detection_says_the_rank_correlation(make_result: Any) ->
     two = drawn(backbones(make_result, ((60.0, 56.0), (67.0, 57.0))))["linear-against-detection"]
     assert "n = 2: too few to rank" in two.svg.decode()
     assert "linear-against-detection" not in drawn(backbones(make_result, ((60.0, 56.0),)))
+
+
+def test_a_detection_task_of_ones_own_is_drawn_under_its_name(make_result: Any) -> None:
+    results = backbones(make_result, ((60.0, 56.0), (67.0, 57.0)))
+    results = [replace(one, task="own-detection") if one.task == "voc-detection" else one for one in results]
+    assert "own-detection AP" in drawn(results)["linear-against-detection"].svg.decode()
 
 
 def test_smoke_and_the_papers_protocol_do_not_share_a_panel(make_result: Any) -> None:

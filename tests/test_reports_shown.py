@@ -34,10 +34,11 @@ def test_latex_sets_the_report(folder: Path, tmp_path: Path) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex, with array, booktabs and graphicx, is not installed")
     collection = collect_results([folder])
-    pictures = draw_report_pictures(collection, folder=tmp_path / "pictures", out=tmp_path / "report.tex")
-    (tmp_path / "pictures").mkdir()
+    place = tmp_path / "my pics (1)  é_~^&$#%{}\\"
+    pictures = draw_report_pictures(collection, folder=place, out=tmp_path / "report.tex")
+    place.mkdir()
     for picture in pictures:
-        (tmp_path / "pictures" / f"{picture.name}.png").write_bytes(picture.png)
+        (place / f"{picture.name}.png").write_bytes(picture.png)
     (tmp_path / "report.tex").write_text(render_report(collection, format="latex", pictures=pictures))
     (tmp_path / "paper.tex").write_text(DOCUMENT)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from reports.formats.blocks import Block, Heading, Notes, Paragraph, Picture, one_line
 
-# A spreadsheet runs what starts like this as a formula; a sign before a number is a number.
-FORMULA = re.compile(r"^(?:[=@\t\r]|[-+](?![\d.]))")
+# A spreadsheet runs what starts like this as a formula, in some languages also after the wide form of the sign.
+SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+NUMBER = re.compile(r"[-+](\d+\.?\d*|\.\d+)(e[-+]?\d+)?( ± (\d+\.?\d*|\.\d+))?", re.IGNORECASE)
 
 
 def render_csv(blocks: Sequence[Block]) -> str:
@@ -21,9 +22,13 @@ def render_csv(blocks: Sequence[Block]) -> str:
 
 
 def as_text(field: str) -> str:
-    """The field on one line, with an apostrophe where a spreadsheet would compute it."""
-    line = one_line(field)
-    return f"'{line}" if FORMULA.match(line) else line
+    """The field on one line, and never a formula."""
+    return no_formula(one_line(field))
+
+
+def no_formula(text: str) -> str:
+    """The text, with an apostrophe before it where a spreadsheet would compute it. Numbers, also with ±, stay."""
+    return f"'{text}" if text.lstrip().startswith(SIGNS) and not NUMBER.fullmatch(text) else text
 
 
 def _lines(block: Block) -> list[tuple[str, ...]]:

@@ -41,6 +41,10 @@ SIGNS = {
     "★": r"$\star$",
     "☆": r"$\diamond$",
 }
+# In a file's name, characters for which LaTeX has other uses, under the names that it has for them since 2020.
+NAMES = {"%": "percent", "#": "hash", "&": "ampersand", "$": "dollar", "~": "tilde", "^": "circumflex"}
+NAMES |= {"\\": "backslash", "{": "left_brace", "}": "right_brace"}
+FILE_SIGNS = {char: f"\\csname c_{name}_str\\endcsname " for char, name in NAMES.items()} | {" ": r"\space "}
 # Of Latin-1, what the first font encoding lacks.
 LACKING = "«»ÐÞðþ"
 # Some pairs of characters are one sign in LaTeX: -- a dash, ?` a turned mark.
@@ -75,7 +79,8 @@ def _render_block(block: Block) -> str:
         items = [f"  \\item \\textbf{{{escape(note.label)}}}: {escape(note.text)}" for note in block.items]
         return "\n".join([r"\begin{itemize}", *items, r"\end{itemize}"])
     if isinstance(block, Picture):
-        place = block.place.removesuffix(".svg") + ".png"  # LaTeX reads no SVG
+        file = block.place.removesuffix(".svg") + ".png"  # LaTeX reads no SVG
+        place = "".join(FILE_SIGNS.get(char, char) for char in file)
         return f"\\noindent\\includegraphics[width=\\linewidth]{{{place}}}\n\n{escape(block.caption)}"
     return _render_table(block)
 

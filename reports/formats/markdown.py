@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import quote
 
 from tabulate import tabulate
 
@@ -39,7 +40,7 @@ def _render_block(block: Block) -> str:
     if isinstance(block, Notes):
         return "\n".join(_wrap(f"- **{escape(note.label)}**: {escape(note.text)}", "  ") for note in block.items)
     if isinstance(block, Picture):
-        return f"![{escape(block.caption)}]({block.place})"
+        return f"![{escape(block.caption)}]({quote(block.place)})"
     return _render_table(block)
 
 

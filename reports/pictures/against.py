@@ -42,8 +42,8 @@ def linear_against_detection(material: Material) -> Drawn | None:
             axis.plot(x, y, markersize=7, **material.look(row))
         axis.set_title(_rank_title([x for _, x, _ in panel.points], [y for _, _, y in panel.points]))
         axis.set_xlabel(f"linear {title_of(LINEAR_METRIC)}, {clean(panel.linear.first.data.name)}, %")
-        task, data = SHORT_TASKS[panel.detection.first.task], clean(panel.detection.first.data.name)
-        axis.set_ylabel(f"{task} {title_of(panel.metric)}, {data}")
+        task, data = panel.detection.first.task, clean(panel.detection.first.data.name)
+        axis.set_ylabel(f"{clean(SHORT_TASKS.get(task, task))} {title_of(panel.metric)}, {data}")
         axis.margins(0.15)
     legend_below(figure, axes)
     limits = f"; {WITHOUT_RANDOM}{not_shown(len(panels), max(len(panel.points) for panel in panels))}"
