@@ -15,6 +15,7 @@ from reports.collect import collect_results
 from reports.document import build_document
 from reports.formats import comma_separated, html_page, latex
 from reports.formats.blocks import Picture, Table
+from reports.formats.markdown import render_markdown
 from reports.published import load_published
 from reports.report import FORMATS, build_report
 from reports.trials import group_results
@@ -161,11 +162,27 @@ def test_nothing_of_a_record_is_a_command_of_latex(folder: Path) -> None:
         ("-x", "'-x"),
         ("+1.50 ± 0.2", "+1.50 ± 0.2"),
         ("-.5", "-.5"),
+        ("+17.50", "+17.50"),
+        ("-1e-05", "-1e-05"),
+        ("+1.50 / +2.00", "'+1.50 / +2.00"),
+        ("-2+3+cmd|' /C calc'!A0", "'-2+3+cmd|' /C calc'!A0"),
+        ("\uff1d1+1", "'\uff1d1+1"),
         ("a\r\nb", "a b"),
     ],
 )
 def test_no_csv_field_is_a_formula(text: str, field: str) -> None:
     assert comma_separated.as_text(text) == field
+
+
+def test_texts_that_keep_their_spaces_are_no_formulas_either() -> None:
+    assert comma_separated.no_formula("\t =1") == "'\t =1"
+
+
+def test_a_picture_in_any_folder_is_linked() -> None:
+    picture = Picture("p", "caption", b"", b"", "../my pics (1)/a%b_é.svg")
+    assert render_markdown([picture]) == "![caption](../my%20pics%20%281%29/a%25b_%C3%A9.svg)\n"
+    (line,) = re.findall(r"includegraphics\[.*?\]\{(.*)\}", latex.render_latex([picture]))
+    assert line == r"../my\space pics\space (1)/a\csname c_percent_str\endcsname b_é.png"
 
 
 def test_html_escape() -> None:
@@ -184,6 +201,22 @@ def test_check_holds_a_committed_file_to_the_records(folder: Path, tmp_path: Pat
     )
     assert main(["report", str(folder), "--check", str(tmp_path / "none.md")]) == 2
     assert "none.md: expected a committed report, found" in capsys.readouterr().err
+
+
+def test_check_sees_the_pictures_from_the_report_that_is_checked(folder: Path, tmp_path: Path) -> None:
+    command = ["report", str(folder), "--pictures", str(tmp_path / "docs" / "pictures")]
+    assert main([*command, "--out", str(tmp_path / "docs" / "report.md")]) == 0
+    assert main([*command, "--check", str(tmp_path / "docs" / "report.md")]) == 0
+
+
+def test_what_cannot_be_drawn_leaves_nothing(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    places = [tmp_path / name for name in ("pictures", "curves.png", "runs.csv", "report.md")]
+    flags = [
+        str(word) for pair in zip(("--pictures", "--curves", "--runs", "--out"), places, strict=True) for word in pair
+    ]
+    assert main(["report", str(folder), *flags]) == 2
+    assert "error: --curves: expected a record with a loss curve, found none among 5" in capsys.readouterr().err
+    assert not any(place.exists() for place in places)
 
 
 def test_the_command_warns_of_records_that_are_left_out(folder: Path, capsys: Any) -> None:

@@ -2,10 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mocobench.commands.parser import add_command
+
+if TYPE_CHECKING:
+    from benchmarks.result import Result
+    from reports.formats.blocks import Picture
 
 
 def add_report(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -27,7 +32,7 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _write_report(args: argparse.Namespace) -> None:
-    from mocobench.runtime.files import atomic_file, write_text
+    from mocobench.runtime.files import atomic_file
     from reports.collect import collect_results
     from reports.report import check_format, check_report, draw_report_pictures, render_report
 
@@ -38,31 +43,41 @@ def _write_report(args: argparse.Namespace) -> None:
         files = "1 file is" if num_left_out == 1 else f"{num_left_out} files are"
         print(f"warning: {files} left out; the report lists why", file=sys.stderr)
     is_drawn = args.pictures is not None or args.format == "html"
-    pictures = draw_report_pictures(collection, folder=args.pictures, out=args.out) if is_drawn else ()
+    place = args.out or args.check
+    pictures = draw_report_pictures(collection, folder=args.pictures, out=place) if is_drawn else ()
     text = render_report(collection, format=args.format, pictures=pictures)
     if args.check is not None:
         check_report(text, args.check)
         print(f"{args.check} holds the report of these records")
         return
-    for picture in pictures if args.pictures else ():
-        for ending, content in (("svg", picture.svg), ("png", picture.png)):
-            with atomic_file(args.pictures / f"{picture.name}.{ending}") as path:
-                path.write_bytes(content)
-    if args.curves is not None:
-        from reports.pictures.loss_curves import draw_curves
-
-        with atomic_file(args.curves) as path:
-            path.write_bytes(draw_curves(collection.results))
-    if args.runs is not None:
-        from reports.frame import results_frame
-
-        table = results_frame(collection.results).to_csv(index=False)
-        write_text(args.runs, table.encode("utf-8", "replace").decode())  # JSON can name half of a character
+    for path, content in _contents(args, text, pictures, collection.results).items():
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
     if args.out is None:
         print(text, end="")
     else:
-        write_text(args.out, text)
         print(f"wrote {args.out}")
+
+
+def _contents(
+    args: argparse.Namespace, text: str, pictures: Sequence["Picture"], results: Sequence["Result"]
+) -> dict[Path, bytes]:
+    """Every file that was asked for and what it will hold: all is drawn before the first is written."""
+    files: dict[Path, bytes] = {}
+    for picture in pictures if args.pictures else ():
+        files[args.pictures / f"{picture.name}.svg"] = picture.svg
+        files[args.pictures / f"{picture.name}.png"] = picture.png
+    if args.curves is not None:
+        from reports.pictures.loss_curves import draw_curves
+
+        files[args.curves] = draw_curves(results)
+    if args.runs is not None:
+        from reports.frame import results_csv
+
+        files[args.runs] = results_csv(results).encode("utf-8", "replace")  # JSON can name half of a character
+    if args.out is not None:
+        files[args.out] = text.encode()
+    return files
 
 
 def add_published(commands: Any, common: argparse.ArgumentParser) -> None:
