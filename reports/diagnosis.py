@@ -20,8 +20,9 @@ from reports.twins import twins_of
 BAND_SPREADS = 3.0
 DEFAULT_BAND = 0.5
 
-# For values from 0 to 1.
+# For values from 0 to 1, which SimCLR takes as they are.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIMCLR_MEAN, SIMCLR_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 SCHEDULE = re.compile(r"^(epochs|iterations|decay_\w+|warmup_\w+|batch_size|learning_rate)\b")
 NORMALISATION = re.compile(r"^(norm|extra_norm|norm_in_heads|precise_bn_\w+)\b")
 DATA = re.compile(r"^(\w+ images|\w+_splits|classes)\b")
@@ -68,10 +69,12 @@ def scaled_schedule(row: Measured, twin: Published, metric: str) -> str:
 
 
 def other_input(row: Measured, twin: Published, metric: str) -> str:
-    """A channel order, mean or std that MoCo's weights were not trained with, whatever the range of values."""
+    """A channel order, mean or std that the twin's weights were not trained with, whatever the range of values."""
     given = row.first.backbone.input
     scale = given.get("max_value") or 1.0
-    kinds = (("mean", given.get("mean"), IMAGENET_MEAN), ("std", given.get("std"), IMAGENET_STD))
+    is_simclr = twin.recipe.startswith("simclr")
+    mean, std = (SIMCLR_MEAN, SIMCLR_STD) if is_simclr else (IMAGENET_MEAN, IMAGENET_STD)
+    kinds = (("mean", given.get("mean"), mean), ("std", given.get("std"), std))
     wrong = [
         f"{name} {found}{'' if scale == 1.0 else f' of {scale}'}"
         for name, found, expected in kinds

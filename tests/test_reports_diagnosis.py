@@ -106,6 +106,14 @@ def test_the_backbones_input_and_stride(run: Callable[..., Result], given: dict[
     assert cause in diagnosis_of([replace(result, backbone=replace(result.backbone, input=given))])
 
 
+def test_simclrs_own_input_is_no_cause(make_result: Any) -> None:
+    result = make_result({"top1": 60.0}, protocol="imagenet-linear/simclr@1")
+    provenance = {"format": "moco", "recipe": "simclr-256-200ep", "num_images": IMAGENET_IMAGES, "epochs": 200}
+    own = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+    result = replace(result, backbone=replace(result.backbone, provenance=provenance, input=own))
+    assert diagnosis_of([result]) == "-1.90 points from SimCLR, Table B.1: 61.9, band ± 0.5: 1 of 2 trials"
+
+
 @pytest.mark.parametrize(
     ("details", "cause"),
     [

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.result import RecordError, Result
 from reports.formats.markdown import escape
 from reports.metrics import headlines_of
 from reports.report import build_report
+from reports.twins import IMAGENET_IMAGES
 
 
 def report_on(folder: Path, *results: Result) -> str:
@@ -57,6 +59,25 @@ def test_simclr_stands_with_both_learning_rate_rules(tmp_path: Path, make_result
     assert rows["SimCLR", "linear", "200", "256"] == "61.9"
     assert rows["SimCLR", "sqrt", "200", "256"] == "64.3"
     assert rows["MoCo v2", "–", "200", "256"] == "67.5"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "place"),
+    [
+        ("simclr-256-200ep", 200, ["linear", "200", "256"]),
+        ("simclr-sqrt-256-200ep", 200, ["sqrt", "200", "256"]),
+        ("simclr-4096-1000ep", 1000, ["–", "1000", "4096"]),
+    ],
+)
+def test_a_measured_simclr_stands_in_table_2(
+    tmp_path: Path, make_result: Any, recipe: str, epochs: int, place: list[str]
+) -> None:
+    run = make_result({"top1": 60.0}, protocol="imagenet-linear/simclr@1")
+    provenance = {"format": "moco", "recipe": recipe, "num_images": IMAGENET_IMAGES, "epochs": epochs}
+    run = replace(run, backbone=replace(run.backbone, provenance=provenance))
+    text = section(report_on(tmp_path, run), "### Table 2: MoCo v2 against SimCLR")
+    (measured,) = rows_of(text, r"**measured")
+    assert measured[2:6] == [*place, "60.00 (1)"]
 
 
 def test_the_papers_tables_have_cards_and_show_what_others_print(tmp_path: Path, make_result: Any) -> None:
