@@ -11,7 +11,7 @@ from statistics import fmean
 
 from benchmarks.result import Result
 from reports.cells import published_value
-from reports.metrics import headlines_of
+from reports.metrics import columns_of, headlines_of, title_of
 from reports.published import Published
 from reports.trials import Comparable, Measured
 from reports.twins import twins_of
@@ -30,24 +30,40 @@ STILL_FALLING = 0.05
 
 
 def diagnose(table: Comparable, row: Measured, published: Sequence[Published]) -> str:
-    """In words: how far a row is from the twin it should meet, and the likely causes; nothing where it meets it."""
+    """In words: in which metrics and how far a row is from the twin it should meet, and the likely causes.
+
+    Nothing where it meets its twin, the published row with the most trials, in every metric that both have.
+    """
     twins = twins_of(row.first, published, protocol=table.first.protocol.base)
-    metrics = headlines_of(table.first.task, {name for trial in row.trials for name in trial.metrics})
-    shared = [(twin, name) for twin in twins for name in metrics if name in twin.metrics and row.values(name)]
-    if not shared:
+    twin = next((twin for twin in twins if _shared_metrics(row, twin)), None)
+    if twin is None:
         return ""
-    twin, metric = shared[0]
-    is_custom = table.kind == "custom"
-    if not is_custom and abs(_distance(row, twin, metric)) <= band(twin, metric):
+    metrics = _shared_metrics(row, twin)
+    source = f"{twin.source.short}, {twin.table}"
+    if table.kind == "custom":
+        return f"not run as {source}: {published_value(twin, metrics[0])}: {_causes(row, twin, metrics[0])}"
+    off = [name for name in metrics if abs(_distance(row, twin, name)) > band(twin, name)]
+    if not off:
         return ""
-    causes = [cause for rule in RULES if (cause := rule(row, twin, metric))]
-    listed = "; ".join(causes) or "nothing in the record tells why"
-    published_text = f"{twin.source.short}, {twin.table}: {published_value(twin, metric)}"
-    if is_custom:
-        return f"not run as {published_text}: {listed}"
+    return f"{source}: {'; '.join(_how_far(row, twin, name) for name in off)}: {_causes(row, twin, off[0])}"
+
+
+def _shared_metrics(row: Measured, twin: Published) -> list[str]:
+    """What tables show of both, the metrics that stand for the task first."""
+    task, present = twin.task, {name for name in twin.metrics if row.values(name)}
+    return list(dict.fromkeys((*headlines_of(task, present), *columns_of(task, present))))
+
+
+def _how_far(row: Measured, twin: Published, metric: str) -> str:
     return (
-        f"{_distance(row, twin, metric):+.2f} points from {published_text}, band ± {band(twin, metric):.1f}: {listed}"
+        f"{title_of(metric)} {_distance(row, twin, metric):+.2f} points from {published_value(twin, metric)}, "
+        f"band ± {band(twin, metric):.1f}"
     )
+
+
+def _causes(row: Measured, twin: Published, metric: str) -> str:
+    causes = [cause for rule in RULES if (cause := rule(row, twin, metric))]
+    return "; ".join(causes) or "nothing in the record tells why"
 
 
 def band(twin: Published, metric: str) -> float:

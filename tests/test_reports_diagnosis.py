@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.result import Result, parse_result
+from benchmarks.result import Metric, Result, parse_result
 from reports.collect import ReportedResult
 from reports.diagnosis import diagnose, what_is_skipped
 from reports.published import load_published
@@ -45,9 +45,30 @@ def test_a_row_in_its_band_needs_none(run: Callable[..., Result]) -> None:
 
 def test_a_row_off_its_band_says_how_far_and_what_is_known(run: Callable[..., Result]) -> None:
     text = diagnosis_of([run(56.3)])
-    assert text == "-0.70 points from MoCo v2, Table 1: 57.0 ± 0.2 (5), band ± 0.6: 1 of 5 trials"
+    assert text == "MoCo v2, Table 1: AP -0.70 points from 57.0 ± 0.2 (5), band ± 0.6: 1 of 5 trials"
     five = [run(50.0, seed=seed) for seed in range(5)]
     assert diagnosis_of(five).endswith("nothing in the record tells why")
+
+
+def test_every_metric_that_both_have_is_held_to_its_own_band(run: Callable[..., Result]) -> None:
+    """The twin has AP50 82.4 ± 0.2, AP 57.0 ± 0.2 and AP75 63.6 ± 0.4."""
+    result = run(57.0)
+    metric_info = {name: Metric(name) for name in ("ap50", "ap", "ap75")}
+
+    def diagnosed(**metrics: float) -> str:
+        return diagnosis_of([replace(result, metrics=metrics, metric_info=metric_info)])
+
+    assert diagnosed(ap50=82.9, ap=57.0, ap75=64.7) == ""
+    only = "MoCo v2, Table 1: AP75 +1.30 points from 63.6 ± 0.4 (5), band ± 1.2: 1 of 5 trials"
+    assert diagnosed(ap50=82.9, ap=57.0, ap75=64.9) == only
+    both = "AP -1.00 points from 57.0 ± 0.2 (5), band ± 0.6; AP50 -2.40 points from 82.4 ± 0.2 (5), band ± 0.6: "
+    assert both in diagnosed(ap50=80.0, ap=56.0, ap75=63.6)
+
+
+def test_masks_are_held_to_their_twin_too(make_result: Any) -> None:
+    """A random C4 backbone on COCO, 1x: box AP 26.4, mask AP 29.3 in MoCo v1."""
+    result = make_result({"box_ap": 26.4, "mask_ap": 20.0}, protocol="coco-detection/moco-c4-1x@1", backbone="random")
+    assert diagnosis_of([result]).startswith("MoCo v1, COCO, C4 1x: mask AP -9.30 points from 29.3, band ± 0.5: ")
 
 
 def test_a_backbone_without_a_published_twin_needs_none(make_result: Any) -> None:
@@ -111,7 +132,7 @@ def test_simclrs_own_input_is_no_cause(make_result: Any) -> None:
     provenance = {"format": "moco", "recipe": "simclr-256-200ep", "num_images": IMAGENET_IMAGES, "epochs": 200}
     own = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
     result = replace(result, backbone=replace(result.backbone, provenance=provenance, input=own))
-    assert diagnosis_of([result]) == "-1.90 points from SimCLR, Table B.1: 61.9, band ± 0.5: 1 of 2 trials"
+    assert diagnosis_of([result]) == "SimCLR, Table B.1: top-1 -1.90 points from 61.9, band ± 0.5: 1 of 2 trials"
 
 
 @pytest.mark.parametrize(
