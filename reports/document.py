@@ -61,7 +61,9 @@ def build_document(
     """
     if not tables:
         legend = Notes(published_legend(sources_of(cost_rows(published))))
-        return (Heading(1, "Report"), *cost_blocks(costs, published), *_left_out_section(left_out), legend)
+        drawn = _pictures_section(pictures)
+        sections = (*drawn, *cost_blocks(costs, published), *_pretraining_section(logs), *_left_out_section(left_out))
+        return (Heading(1, "Report"), *sections, legend)
     results = tuple(trial for table in tables for trial in table.trials)
     labels = backbone_labels(results)
     ordered = in_order(tables)
@@ -74,13 +76,9 @@ def build_document(
     blocks += [Heading(2, "Claims"), verdict_table(verdicts)]
     blocks += [Heading(2, "Summary: how well each backbone transfers"), summary_table(ordered, labels)]
     blocks.append(Notes(_columns_key(ordered)))
-    if pictures:
-        blocks += [Heading(2, "Pictures"), *pictures]
-    blocks += cost_blocks(costs, published)
+    blocks += _pictures_section(pictures) + cost_blocks(costs, published)
     blocks += [Heading(2, "Backbones"), Notes(backbone_notes(results, labels))]
-    if logs:
-        blocks += [Heading(2, "Pretraining runs"), Notes(pretraining_notes(logs))]
-    blocks += _left_out_section(left_out)
+    blocks += _pretraining_section(logs) + _left_out_section(left_out)
     cited = _cited(ordered, published) + (tuple(cost_rows(published)) if costs else ())
     return (*blocks, Heading(2, "How to read this"), Notes(report_legend(sources_of(cited))))
 
@@ -199,6 +197,14 @@ def _opening(results: Sequence[Result], labels: Mapping[str, str]) -> str:
 
 def _columns_key(tables: Sequence[Comparable]) -> tuple[Note, ...]:
     return tuple(Note(f"T{number}", _title(table)) for number, table in enumerate(tables, start=1))
+
+
+def _pictures_section(pictures: Sequence[Picture]) -> list[Block]:
+    return [Heading(2, "Pictures"), *pictures] if pictures else []
+
+
+def _pretraining_section(logs: Sequence[PretrainingLog]) -> list[Block]:
+    return [Heading(2, "Pretraining runs"), Notes(pretraining_notes(logs))] if logs else []
 
 
 def _left_out_section(left_out: Sequence[LeftOut]) -> list[Block]:

@@ -8,8 +8,9 @@ from benchmarks.pretrain_cost import cost_result
 from benchmarks.result import RecordError, Result
 from reports.collect import Collection
 from reports.cost_table import cost_rows, cost_table
+from reports.pretraining_logs import PretrainingLog
 from reports.published import load_published
-from reports.report import build_report, render_report
+from reports.report import build_report, draw_report_pictures, render_report
 
 GIB = 2**30
 
@@ -78,6 +79,15 @@ def test_costs_alone_are_a_report() -> None:
     text = render_report(Collection((cost(),)), format="markdown")
     assert text.startswith("# Report\n\n## Cost of pretraining: the paper's Table 3\n")
     assert "estimate" in text
+
+
+def test_costs_alone_have_the_pictures_and_cards_of_pretraining_runs_beside_them() -> None:
+    collection = Collection((cost(),), logs=(PretrainingLog("run-d", ({"epoch": 1.0, "loss": 4.0},)),))
+    pictures = draw_report_pictures(collection)
+    assert [picture.name for picture in pictures] == ["training-curves"]
+    text = render_report(collection, format="markdown", pictures=pictures)
+    assert "](training-curves.svg)" in text
+    assert "## Pretraining runs\n\n- **run-d**: no run.json" in text
 
 
 def test_a_record_without_its_batch_is_named(tmp_path: Any) -> None:
