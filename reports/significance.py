@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb, hypot, inf, sqrt
-from statistics import fmean
+from statistics import NormalDist, fmean
 
 ALPHA = 0.05
 # With fewer trials on a side, nothing shows that their spread is a normal one, and the exact test is used.
@@ -103,22 +103,32 @@ def is_exact(a: Sample, b: Sample) -> bool:
 def trials_to_decide(a: Sample, b: Sample, *, margin: float = 0.0) -> int | None:
     """How many more trials on each side that can grow would make p <= 0.05 at the seen difference and spreads.
 
-    None: not with a thousand, or nothing says how large the spread is.
+    The test is the one for so many trials; the exact one, which asks for the trials themselves, is given those of a
+    normal sample. None: not with a thousand, or nothing says how large the spread is.
     """
     if not is_testable(a, b):
         return None
     high, low = (a, b) if a.mean > b.mean else (b, a)
     for more in range(1, MOST_TRIALS + 1):
         one, other = _grown(high, more), _grown(low, more)
-        if is_exact(one, other) and 1 / comb(one.num + other.num, one.num) > ALPHA:
-            continue  # no outcome of the exact test could decide
-        if welch_p(one, other, margin=margin) <= ALPHA:
+        exact = is_exact(one, other)
+        p = exact_p(_as_normal(one), _as_normal(other)) if exact else welch_p(one, other, margin=margin)
+        if p <= ALPHA:
             return more
     return None
 
 
 def _grown(side: Sample, more: int) -> Sample:
     return replace(side, num=side.num + more) if side.can_grow else side
+
+
+def _as_normal(side: Sample) -> Sequence[float]:
+    """The trials of a side that has grown: a normal distribution's quantiles, of its mean and spread."""
+    if not side.can_grow:
+        return side.values
+    quantiles = [NormalDist().inv_cdf((number + 0.5) / side.num) for number in range(side.num)]
+    scale = (side.spread or 0.0) / (standard_deviation(quantiles) or 1.0)
+    return [side.mean + scale * quantile for quantile in quantiles]
 
 
 def _degrees_of_freedom(a: Sample, b: Sample) -> float:

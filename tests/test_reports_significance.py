@@ -108,6 +108,16 @@ def test_two_a_side_need_one_more_however_far_apart() -> None:
     assert trials_to_decide(of_values([10.0, 10.1]), of_values([1.0, 1.1])) == 1
 
 
+def test_the_exact_test_of_the_grown_sides_is_asked_where_it_decides() -> None:
+    """Means 1.9 apart, standard deviations 1. Of 3 + 3 the normal samples (-1, 0, 1) overlap, so p > 1/20, though
+    Welch's t is 2.33 with 4 degrees of freedom, p 0.04. Of 4 + 4, about (-1.18, -0.33, 0.33, 1.18), one split of 70
+    differs more: p is 2/70."""
+    half = sqrt(0.5)
+    low, high = of_values([-half, half]), of_values([1.9 - half, 1.9 + half])
+    assert welch_p(replace(high, num=3), replace(low, num=3)) < ALPHA
+    assert trials_to_decide(high, low) == 2
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.1])
 def test_the_number_of_trials_is_the_smallest_that_decides(margin: float) -> None:
     measured, published = of_values([66.9, 68.3, 67.0, 67.9, 66.8]), fixed(67.1)
