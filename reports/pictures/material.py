@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Drawn = tuple["Figure", str]
 
 MANY = 3
-WITHOUT_RANDOM = "random where fewer than three others are"
+WITHOUT_RANDOM = "random backbones are drawn only where fewer than three others are"
 
 
 @dataclass(frozen=True)
