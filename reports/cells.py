@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.result import Result
 from reports.published import Pretraining, Published
-from reports.trials import Gain, Measured, is_random
+from reports.trials import Gain, Measured, backbone_key, is_random
 
 NOTHING = "–"
 
@@ -32,11 +32,20 @@ def gain_value(gain: Gain) -> str:
 
 
 def best_marks(rows: Sequence[Measured], metric: str, *, higher_is_better: bool) -> list[str]:
-    """For each row BEST, SECOND or nothing, as its mean is shown; nothing at all where all rows are alike."""
+    """For each row BEST, SECOND or nothing, as its mean is shown; nothing at all where all backbones are alike.
+
+    Backbones are ranked, each by the better of its rows: two engines are no rivals.
+    """
+    better = max if higher_is_better else min
     shown = [None if (mean := row.mean(metric)) is None else round(mean, 2) for row in rows]
-    ranked = sorted({value for value in shown if value is not None}, reverse=higher_is_better)
+    keyed = [(backbone_key(row.first), value) for row, value in zip(rows, shown, strict=True)]
+    bests: dict[str, float] = {}
+    for key, value in keyed:
+        if value is not None:
+            bests[key] = better(bests.get(key, value), value)
+    ranked = sorted(set(bests.values()), reverse=higher_is_better)
     signs = dict(zip(ranked, (BEST, SECOND), strict=False)) if len(ranked) > 1 else {}
-    return [signs.get(value, "") if value is not None else "" for value in shown]
+    return [signs.get(value, "") if value is not None and value == bests[key] else "" for key, value in keyed]
 
 
 def published_value(row: Published, metric: str) -> str:

@@ -11,7 +11,7 @@ def report_legend(cited: Sequence[Source]) -> tuple[Note, ...]:
     """How to read a report, and what the short names of its sources stand for."""
     return (
         Note("Values", "percent; mean ± sample standard deviation (number of trials)"),
-        Note("Best", f"{BEST} best and {SECOND} second best of a table's measured rows"),
+        Note("Best", f"{BEST} best and {SECOND} second best of a table's measured backbones, each by its best row"),
         Note(
             "− random",
             "difference in points to the random backbone of the same protocol, data and seeds, "

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from benchmarks.result import SplitIdentity
+from reports.cells import best_marks
 from reports.labels import backbone_labels
 from reports.notes import table_notes
 from reports.trials import gains_over_random, group_results
@@ -71,6 +72,16 @@ def test_gain_over_random_needs_the_same_seeds(make_result: Any) -> None:
     assert [(gain.points, gain.is_better) for gain in gains] == [(2.5, True), (-1.0, False)]
     (table,) = group_results([*trained, draws[0]])
     assert gains_over_random(table, table.rows[0], ("top1",)) == ()
+
+
+@pytest.mark.parametrize(("higher_is_better", "marks"), [(True, ["★", "", "☆"]), (False, ["", "☆", "★"])])
+def test_two_engines_of_a_backbone_are_no_rivals(make_result: Any, higher_is_better: bool, marks: list[str]) -> None:
+    engines = [make_result({"ap": 50.0}, digest="a"), make_result({"ap": 49.0}, digest="a", engine={"name": "x"})]
+    (alone,) = group_results(engines)
+    assert best_marks(alone.rows, "ap", higher_is_better=higher_is_better) == ["", ""]
+    (table,) = group_results([*engines, make_result({"ap": 40.0}, digest="b", backbone="other")])
+    assert [row.mean("ap") for row in table.rows] == [50.0, 49.0, 40.0]
+    assert best_marks(table.rows, "ap", higher_is_better=higher_is_better) == marks
 
 
 def test_a_draw_with_random_is_not_better(make_result: Any) -> None:
