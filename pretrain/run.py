@@ -99,7 +99,7 @@ def make_plan(run: TrainingRun, *, num_images: int) -> Plan:
     """The plan for this many images on the processes that there are.
 
     Raises:
-        UserError: fewer images than one batch, or BN groups that the processes cannot share equally.
+        UserError: fewer images than one batch, or BN groups or a batch that the processes cannot share equally.
     """
     recipe, processes = run.recipe, world_size()
     if num_images < recipe.batch_size:
@@ -112,6 +112,11 @@ def make_plan(run: TrainingRun, *, num_images: int) -> Plan:
             f"--bn-groups {recipe.bn_groups}: expected a multiple of the number of processes, or 1, found {processes} "
             f"processes; use as many as divide {recipe.bn_groups}, or --bn-groups {processes}, which normalises over "
             "other groups than the recipe"
+        )
+    if recipe.batch_size % processes:
+        raise UserError(
+            f"--batch-size {recipe.batch_size}: expected a multiple of the number of processes, found {processes} "
+            f"processes; use as many as divide {recipe.batch_size}, or a batch that {processes} divides"
         )
     steps = num_images // recipe.batch_size
     return Plan(

@@ -80,6 +80,16 @@ def test_plan_refuses_groups_that_the_processes_cannot_share(tmp_path: Path, mon
         make_plan(make_run(tmp_path, tmp_path), num_images=10)
 
 
+@pytest.mark.parametrize("processes", [3, 8])
+def test_plan_refuses_a_batch_that_the_processes_cannot_share(tmp_path: Path, monkeypatch, processes: int) -> None:
+    """With one BN group nothing else asks for equal parts: 4 images would be 1 for each of 3, and none of 8."""
+    monkeypatch.setattr("pretrain.run.world_size", lambda: processes)
+    with pytest.raises(
+        UserError, match=rf"--batch-size 4: expected a multiple of the number of processes, found {processes} processes"
+    ):
+        make_plan(make_run(tmp_path, tmp_path, differing={"bn_groups": 1}), num_images=10)
+
+
 def gather_own_values() -> list[list[float]]:
     own = torch.tensor([[10.0 * rank()], [10.0 * rank() + 1]])
     together = gather_tensors(own)
