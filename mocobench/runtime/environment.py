@@ -55,7 +55,8 @@ def code_version() -> dict[str, str]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    # Without locks: a look at the checkout leaves its index alone, also where the disk is full.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
