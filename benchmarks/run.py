@@ -177,11 +177,10 @@ def _log_metrics(plan: Plan, metrics: dict[str, float]) -> None:
 
     if plan.context.out is None or not is_main():
         return
-    from torch.utils.tensorboard import SummaryWriter
+    from mocobench.runtime.events import EventFile
 
-    with SummaryWriter(str(plan.context.out)) as board:
-        for name, value in metrics.items():
-            board.add_scalar(f"{plan.task}/{name}", value, getattr(plan.protocol, "iterations", 0))
+    scalars = {f"{plan.task}/{name}": value for name, value in metrics.items()}
+    EventFile(plan.context.out).write(getattr(plan.protocol, "iterations", 0), scalars)
 
 
 def backbone_record(backbone: "Backbone", name: str) -> BackboneRecord:

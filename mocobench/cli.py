@@ -59,7 +59,8 @@ def main(argv: list[str]) -> int:
             raise
         if error.filename is None:
             _leave_standard_output()
-        print(f"error: {error.filename or 'standard output'}: the system says {error.strerror}", file=sys.stderr)
+        place = error.filename or "standard output or a file (--debug shows where)"
+        print(f"error: {place}: the system says {error.strerror}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,16 +1,14 @@
 """What a pretraining run writes beside its checkpoints: metrics.jsonl, TensorBoard events and run.json."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from mocobench.runtime.environment import peak_memory_bytes
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.files import write_text
+from mocobench.runtime.events import EventFile
+from mocobench.runtime.files import append_text, write_text
 from pretrain.run import Plan, Progress, TrainingRun, describe
 
 
@@ -24,21 +22,17 @@ class MetricsLog:
         self.path = out / "metrics.jsonl"
         kept = _lines_until(self.path, epochs_done) if epochs_done and self.path.exists() else []
         write_text(self.path, "".join(line + "\n" for line in kept))
-        self.board = SummaryWriter(str(out), purge_step=epochs_done + 1)
+        self.events = EventFile(out, first_step=epochs_done + 1)
 
     def write(self, metrics: dict[str, float]) -> None:
-        """Append one epoch's metrics."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        for name, value in metrics.items():
-            if name != "epoch":
-                self.board.add_scalar(f"pretrain/{name}", value, int(metrics["epoch"]))
-        self.board.flush()
+        """Append one epoch's metrics.
 
-    def close(self) -> None:
-        self.board.close()
+        Raises:
+            UserError: they cannot be written.
+        """
+        append_text(self.path, json.dumps(metrics) + "\n")
+        scalars = {f"pretrain/{name}": value for name, value in metrics.items() if name != "epoch"}
+        self.events.write(int(metrics["epoch"]), scalars)
 
 
 def _lines_until(path: Path, epochs_done: int) -> list[str]:
@@ -48,7 +42,8 @@ def _lines_until(path: Path, epochs_done: int) -> list[str]:
         UserError: a line is not one of these metrics; it is named.
     """
     kept = []
-    whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # a kill may have left half a line
+    # The last line may be half a line, left by a kill or a full disk.
+    whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     for number, line in enumerate(whole, start=1):
         try:
             is_kept = json.loads(line)["epoch"] <= epochs_done

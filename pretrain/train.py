@@ -158,8 +158,6 @@ def pretrain(run: TrainingRun) -> Path:
             training.save()
         raise
     bar.close()
-    if log is not None:
-        log.close()
     say(f"wrote {run.out / LAST}")
     return run.out / LAST
 

@@ -160,7 +160,8 @@ def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
 def test_output_to_a_full_disk_is_one_line(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         run = subprocess.run([sys.executable, "-m", "mocobench", *arguments], stdout=full, stderr=-1, text=True)
-    assert (run.returncode, run.stderr) == (2, "error: standard output: the system says No space left on device\n")
+    place = "standard output or a file (--debug shows where)"
+    assert (run.returncode, run.stderr) == (2, f"error: {place}: the system says No space left on device\n")
 
 
 def test_what_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -253,6 +253,10 @@ def test_detections_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:
     assert found[1].boxes.shape == (0, 4)
     with pytest.raises(UserError, match=r"detections\.jsonl: expected the test images in their order"):
         read_detections(path, images[1:])
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"^cannot write \S+/full: No space left on device; make room, then start"):
+        append_detections(full, [some])
     path.write_text("[]\n")
     with pytest.raises(UserError, match=r"detections\.jsonl: expected detections of `mocobench bench`"):
         read_detections(path, images)

@@ -1,5 +1,6 @@
 """A pretraining run that was killed, at any step, ends bit for bit as the run that never was."""
 
+import io
 import json
 import os
 import pkgutil
@@ -7,6 +8,7 @@ import random
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +266,8 @@ def test_half_a_line_of_metrics_is_dropped(pictures: Path, tmp_path: Path, whole
 def run_on_a_full_disk(pictures: Path, out: Path, size: int, **settings) -> str:
     """No file may grow past `size` bytes: what the system then says differs from a full disk's in the reason only."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    return run_tiny(pictures, out, **settings)
+    with redirect_stdout(io.StringIO()):  # which may be a file too
+        return run_tiny(pictures, out, **settings)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(pictures: Path, tmp_path: Path, whole: Path) -> None:
@@ -278,6 +281,16 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(pictures: Path, tm
     )
     assert (out / "checkpoint_last.pth.tar").read_bytes() == before
     assert not list(out.glob(".*"))
+    in_processes(1, run_tiny, pictures, out, **SETTINGS)
+    assert_same_run(out, whole)
+
+
+def test_a_disk_that_is_full_at_an_epochs_end_is_said(pictures: Path, tmp_path: Path, whole: Path) -> None:
+    """A line of metrics.jsonl has more than 200 characters; without a checkpoint by steps it is written first."""
+    out = tmp_path / "out"
+    ((_, said),) = in_processes(1, run_on_a_full_disk, pictures, out, 200, differing={"epochs": EPOCHS})
+    message = "File too large; make room, then start the same command again"
+    assert said == f"UserError: cannot write {out}/metrics.jsonl: {message}"
     in_processes(1, run_tiny, pictures, out, **SETTINGS)
     assert_same_run(out, whole)
 

@@ -1,4 +1,4 @@
-"""Where an outcome cannot be written, the command says so before its work and leaves nothing behind."""
+"""Where an outcome cannot be written, the command says so, before its work where it can, and leaves nothing behind."""
 
 import re
 import tempfile
@@ -9,7 +9,8 @@ import pytest
 
 from mocobench.cli import main
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.files import require_writable
+from mocobench.runtime.events import EventFile
+from mocobench.runtime.files import append_text, require_writable
 
 
 def test_a_folder_and_a_place_for_one_stay_as_they_are(tmp_path: Path) -> None:
@@ -49,3 +50,33 @@ def test_results_that_cannot_be_written_are_refused_first(tmp_path: Path, capsys
     (tmp_path / "results").write_text("a file")
     assert main([*command, "--results", str(tmp_path / "results")]) == 2
     assert capsys.readouterr().err.startswith(f"error: --results {tmp_path / 'results'}: expected a folder")
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+def test_what_grows_on_a_full_disk_is_named_with_what_to_do(tmp_path: Path) -> None:
+    message = "No space left on device; make room, then start the same command again"
+    with pytest.raises(UserError, match=f"^cannot write {FULL}: {message}$"):
+        append_text(FULL, "a line\n")
+    events = EventFile(tmp_path)
+    events.path = tmp_path / "events"
+    events.path.symlink_to(FULL)
+    with pytest.raises(UserError, match=f"^cannot write {tmp_path}/events: {message}$"):
+        events.write(1, {"loss": 0.5})
+
+
+def test_tensorboard_shows_each_step_of_several_sessions_once(tmp_path: Path) -> None:
+    """The second session goes on after step 1; what the first had after it is left out. A third adds to both."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = EventFile(tmp_path / "new")
+    for step in (1, 2, 3):
+        first.write(step, {"loss": step, "rate": 0.5})
+    EventFile(tmp_path / "new", first_step=2).write(2, {"loss": 20.0})
+    EventFile(tmp_path / "new").write(0, {"top1": 0.25})
+    events = EventAccumulator(str(tmp_path / "new")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 20.0)]
+    assert [(event.step, event.value) for event in events.Scalars("rate")] == [(1, 0.5)]
+    assert [(event.step, event.value) for event in events.Scalars("top1")] == [(0, 0.25)]

@@ -92,7 +92,6 @@ def fine_tune(
             tuning.epoch, tuning.step, tuning.total = tuning.epoch + 1, 0, 0.0
             log.write({"iteration": tuning.epoch * num_steps, "loss": tuning.losses[-1]})
             checkpoints.save(tuning.state())
-    log.close()
     tuning.network.eval()
     return tuning
 

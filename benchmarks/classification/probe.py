@@ -93,7 +93,6 @@ def fit_probe(
             bar.set_postfix(epoch=epoch + 1, loss=f"{record['loss'].min():.3g}", top1=f"{record['top1'].max():.1f}")
             training.epoch, training.step, training.total = epoch + 1, 0, torch.zeros_like(training.total)
             checkpoints.save(training.state())
-    log.close()
     return ProbeRun(heads, tuple(training.records))
 
 

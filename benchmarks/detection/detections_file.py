@@ -4,7 +4,6 @@ Numbers are written so that they read back as the very same float32.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ import numpy as np
 
 from benchmarks.detection.records import Detections, LabelledImage
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.files import append_text
 
 
 def append_detections(path: Path, detections: Sequence[Detections]) -> None:
-    """Append one line for each image and flush them to disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(_to_json(each)) + "\n" for each in detections)
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one line for each image and flush them to disk.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    append_text(path, "".join(json.dumps(_to_json(each)) + "\n" for each in detections))
 
 
 def read_detections(path: Path, images: Sequence[LabelledImage]) -> list[Detections]:

@@ -155,7 +155,6 @@ def _train(training: Training, save: Callable[[], None]) -> None:
             log.write(training.curve[-1])
         if training.iteration % context.checkpoint_every == 0 or is_last:
             save()
-    log.close()
     # Running statistics are a matter of each process; those of rank 0 are in the checkpoints.
     copy_from_main(list(training.model.buffers()))
 

@@ -1,10 +1,11 @@
-"""Files that are either whole or absent: written under a temporary name, flushed, then renamed. Names for people."""
+"""Files that are either whole or absent, written under a temporary name and renamed; those that grow; names to print."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mocobench.runtime.errors import UserError
 
@@ -37,10 +38,56 @@ def atomic_file(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def save_tensors(content: Any, path: Path) -> None:
+    """torch.save to a file that is flushed to disk: equal bytes for equal content, whatever the name of the file.
+
+    Raises:
+        OSError: the system's reason; PyTorch's writer only reports that its file was cut short.
+    """
+    import torch
+
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 so that `path` is either the old file or the whole new one."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def writes_to(place: Path | str) -> Iterator[None]:
+    """Name the file or what else the body writes to, where the system refuses: to a full disk's error it is unknown.
+
+    Raises:
+        UserError: the system's reason, with `place`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {place}: {error.strerror or error}; make room, then start the same command again"
+        ) from error
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append `text` as UTF-8 and flush it to disk. What a kill or a full disk leaves of it is for the reader to drop.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writes_to(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def require_writable(folder: Path, *, flag: str) -> None:
