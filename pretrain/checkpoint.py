@@ -4,7 +4,6 @@
 and, under the one further key `mocobench`, what a resume and a reader of the weights need besides.
 """
 
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.files import atomic_file
+from mocobench.runtime.files import atomic_file, save_tensors
 from pretrain.run import Progress, TrainingRun, describe
 
 PREFIX = "module."  # the authors' code saves the state of DistributedDataParallel
@@ -62,7 +61,7 @@ def save_checkpoint(
     }
     try:
         with atomic_file(last) as temporary:
-            _write(content, temporary)
+            save_tensors(content, temporary)  # flushed here: between the renamings there is then no time to speak of
             if number is not None:
                 with atomic_file(run.out / f"checkpoint_{number:04d}.pth.tar") as copy:
                     shutil.copyfile(temporary, copy)
@@ -73,20 +72,6 @@ def save_checkpoint(
         kept = last_checkpoint(run.out)
         rest = f"{kept.name} beside it is whole" if kept else "there is none before it"
         raise UserError(f"{error}; {rest}. Make room, then start the same command again") from error
-
-
-def _write(content: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            # PyTorch's writer reports that its file was cut short; the system's reason is what it was doing that in.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-        # Here already: between the two renamings that follow there is then no time to speak of.
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def last_checkpoint(out: Path) -> Path | None:

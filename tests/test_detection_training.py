@@ -1,6 +1,7 @@
 """How the embedded engine runs: parts of a batch, several processes, resume after a kill, and what goes wrong."""
 
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from torch import nn
 from benchmarks.detection import embedded_parts, embedded_step
 from benchmarks.detection.detections_file import append_detections, read_detections
 from benchmarks.detection.embedded.solver import build_optimizer
+from benchmarks.detection.embedded_checkpoint import Checkpoint, save_checkpoint
 from benchmarks.detection.embedded_parts import Parts, batches_of_parts, cut_batch, sample_generator
 from benchmarks.detection.records import Detections
 from mocobench.runtime.errors import UserError
@@ -236,6 +238,20 @@ def test_a_folder_of_another_run_is_refused(squares: Path, tmp_path: Path, tiny:
     (out / "model_final.pth").write_bytes(b"<html>")
     with pytest.raises(UserError, match=r"model_final\.pth: expected what `mocobench bench` wrote"):
         run_tiny(squares, out)
+
+
+def save_on_a_full_disk(out: Path) -> None:
+    """No file may grow past a hundred kilobytes; the weights have four hundred."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    save_checkpoint(out, {}, Checkpoint(3, {"weight": torch.zeros(100_000)}, {}, [], [], 0.0))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    (tmp_path / "detector_last.pth").write_text("before")
+    ((_, said),) = in_processes(1, save_on_a_full_disk, tmp_path)
+    assert said == f"UserError: cannot write {tmp_path}/detector_last.pth: File too large"
+    assert (tmp_path / "detector_last.pth").read_text() == "before"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_detections_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mocobench.cli import main
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.events import EventFile
-from mocobench.runtime.files import append_text, require_writable
+from mocobench.runtime.files import append_text, require_writable, save_tensors
 
 
 def test_a_folder_and_a_place_for_one_stay_as_they_are(tmp_path: Path) -> None:
@@ -65,6 +66,20 @@ def test_what_grows_on_a_full_disk_is_named_with_what_to_do(tmp_path: Path) -> N
     events.path.symlink_to(FULL)
     with pytest.raises(UserError, match=f"^cannot write {tmp_path}/events: {message}$"):
         events.write(1, {"loss": 0.5})
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_tensors_that_do_not_fit_on_the_disk_are_the_systems_error(size: int) -> None:
+    """In the middle of PyTorch's writing, or when what it wrote is flushed."""
+    with pytest.raises(OSError, match="No space left on device"):
+        save_tensors({"weight": torch.zeros(size)}, FULL)
+
+
+def test_the_bytes_of_tensors_do_not_depend_on_the_files_name(tmp_path: Path) -> None:
+    for name in ("one", "another"):
+        save_tensors({"weight": torch.arange(5.0)}, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "another").read_bytes()
 
 
 def test_tensorboard_shows_each_step_of_several_sessions_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import in_processes
 from torchvision import models
 
 from mocobench.runtime.detectron2 import why_no_detectron2
@@ -111,6 +113,26 @@ def test_a_target_may_be_read_by_whom_the_user_allows(tmp_path: Path, samples: d
     (tmp_path / "plain").write_text("")
     convert(samples["moco"], tmp_path / "out", to=to)
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_the_same_conversion_gives_the_same_bytes(tmp_path: Path, samples: dict[str, Path], to: str) -> None:
+    one, other = (convert(samples["moco"], tmp_path / name, to=to) for name in ("one", "other"))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    assert one.target_sha256 == other.target_sha256
+
+
+def convert_on_a_full_disk(source: Path, target: Path, to: str) -> None:
+    """No file may grow past a megabyte."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+    convert(source, target, to=to)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, samples: dict[str, Path], to: str) -> None:
+    ((_, said),) = in_processes(1, convert_on_a_full_disk, samples["moco"], tmp_path / "out", to)
+    assert said == f"UserError: cannot write {tmp_path}/out: File too large"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_torchvision_misses_the_classifier_only(tmp_path: Path, samples: dict[str, Path]) -> None:

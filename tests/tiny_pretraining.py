@@ -79,7 +79,7 @@ def run_tiny(data: Path, out: Path, *, kill: tuple[str, float] | None = None, **
 
 
 def _die(what: str, when: float) -> None:
-    place, name = (pretrain.checkpoint, "_write") if what == "write" else (pretrain.step.Trainer, "step")
+    place, name = (pretrain.checkpoint, "save_tensors") if what == "write" else (pretrain.step.Trainer, "step")
     function: Callable[..., Any] = getattr(place, name)
     calls = 0
 

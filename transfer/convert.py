@@ -12,7 +12,7 @@ from typing import Any
 
 import mocobench
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.files import atomic_file
+from mocobench.runtime.files import atomic_file, write_text
 from transfer import targets
 from transfer.backbone import is_counter
 from transfer.inspect import widened_text
@@ -87,13 +87,13 @@ def convert(
     target = _choose_target(to)
     _check_destination(src, dst)
     loaded = load(src, source=source, encoder=encoder)
-    with atomic_file(dst) as written, atomic_file(record_path(dst)) as record:
+    with atomic_file(dst) as written:
         target.write(loaded.backbone, written)
         read_back = load(written)
         own_tool = {f"by {to} itself": target.run} if hasattr(target, "run") else {}
         proof = prove(loaded, read_back, witnesses={**own_tool, **witnesses})
         report = ConversionReport(loaded, dst, to, read_back.sha256, proof)
-        record.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(record_path(dst), json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
     return report
 
 

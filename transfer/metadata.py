@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from mocobench.runtime.errors import UserError
 from transfer.backbone import Backbone, InputSpec, Provenance
 from transfer.found import Found
@@ -34,6 +36,18 @@ def metadata_json(backbone: Backbone) -> str:
         "provenance": backbone.provenance.to_dict(),
     }
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
+
+
+def safetensors_content(tensors: dict[str, torch.Tensor], *, key: str, backbone: Backbone) -> bytes:
+    """A safetensors file with the metadata under `key` of its header, which is sorted: the library's order changes."""
+    from safetensors.torch import save
+
+    # Not save_file(), which makes a file that nobody but its owner may read.
+    content = save(tensors, metadata={"format": "pt", key: metadata_json(backbone)})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def parse_metadata(text: str, path: Path) -> Metadata:

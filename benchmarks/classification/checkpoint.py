@@ -11,7 +11,7 @@ from benchmarks.protocol import settings_of, show
 from benchmarks.result import DataIdentity
 from mocobench.runtime.distributed import gather_objects, is_main, world_size
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.files import atomic_file
+from mocobench.runtime.files import atomic_file, save_tensors
 from transfer.backbone import Backbone
 
 
@@ -35,14 +35,8 @@ class Checkpoints:
         """
         if self.path is None or not is_main():
             return
-        with atomic_file(self.path) as temporary, temporary.open("wb") as file:
-            try:
-                torch.save({"run": self.run, "state": state}, file)
-            except RuntimeError as error:
-                # PyTorch's writer says that its file was cut short; the system's reason is what it was doing that in.
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+        with atomic_file(self.path) as temporary:
+            save_tensors({"run": self.run, "state": state}, temporary)
 
     def load(self) -> dict[str, Any] | None:
         """The last state, on the CPU, or None when there is none.

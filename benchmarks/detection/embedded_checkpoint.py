@@ -16,7 +16,7 @@ from benchmarks.protocol import settings_of, show
 from benchmarks.result import DataIdentity
 from mocobench.runtime.distributed import gather_objects, is_main, world_size
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.files import atomic_file
+from mocobench.runtime.files import atomic_file, save_tensors
 from transfer.backbone import Backbone
 
 LAST, FINAL, DETECTIONS = "detector_last.pth", "model_final.pth", "detections.jsonl"
@@ -83,7 +83,7 @@ def save_checkpoint(out: Path | None, run: dict[str, str], checkpoint: Checkpoin
     else:
         (out / DETECTIONS).unlink(missing_ok=True)  # of another model
     with atomic_file(out / (FINAL if checkpoint.is_final else LAST)) as path:
-        torch.save(content, path)
+        save_tensors(content, path)
     if checkpoint.is_final:
         (out / LAST).unlink(missing_ok=True)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transfer.backbone import Backbone
 from transfer.huggingface_names import HUGGINGFACE_NAMES
-from transfer.metadata import KEY_FOR_OTHERS, metadata_json
+from transfer.metadata import KEY_FOR_OTHERS, safetensors_content
 from transfer.refusals import refuse_small_stem, refuse_stride_in_1x1
 
 SUMMARY = "safetensors for Hugging Face's ResNetModel"
@@ -18,9 +18,7 @@ def write(backbone: Backbone, path: Path) -> None:
         UserError: the stride is in the 1x1 convolutions, where `ResNetConfig` does not have it by default, or the stem
             is 3x3, which it never has.
     """
-    from safetensors.torch import save
-
     refuse_stride_in_1x1(backbone, "ResNetModel")
     refuse_small_stem(backbone, "ResNetModel")
     tensors = {HUGGINGFACE_NAMES.theirs(name): tensor for name, tensor in backbone.tensors.items()}
-    path.write_bytes(save(tensors, metadata={"format": "pt", KEY_FOR_OTHERS: metadata_json(backbone)}))
+    path.write_bytes(safetensors_content(tensors, key=KEY_FOR_OTHERS, backbone=backbone))

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import torch
-
+from mocobench.runtime.files import save_tensors
 from transfer.backbone import Backbone
 from transfer.metadata import KEY, metadata_json
 from transfer.refusals import refuse_stride_in_1x1
@@ -25,4 +24,4 @@ def write(backbone: Backbone, path: Path) -> None:
         "state_dict": {f"module.encoder_q.{name}": tensor for name, tensor in backbone.tensors.items()},
         KEY: {"metadata": metadata_json(backbone)},
     }
-    torch.save(content, path)
+    save_tensors(content, path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from transfer.backbone import Backbone
-from transfer.metadata import KEY_FOR_OTHERS, metadata_json
+from transfer.metadata import KEY_FOR_OTHERS, safetensors_content
 from transfer.refusals import refuse_small_stem, refuse_stride_in_1x1
 
 SUMMARY = "safetensors for timm's ResNets, without fc"
@@ -16,8 +16,6 @@ def write(backbone: Backbone, path: Path) -> None:
     Raises:
         UserError: the stride is in the 1x1 convolutions or the stem is 3x3, which timm's ResNets do not have.
     """
-    from safetensors.torch import save
-
     refuse_stride_in_1x1(backbone, "timm")
     refuse_small_stem(backbone, "timm")
-    path.write_bytes(save(backbone.tensors, metadata={"format": "pt", KEY_FOR_OTHERS: metadata_json(backbone)}))
+    path.write_bytes(safetensors_content(backbone.tensors, key=KEY_FOR_OTHERS, backbone=backbone))

@@ -3,8 +3,7 @@
 from collections import OrderedDict
 from pathlib import Path
 
-import torch
-
+from mocobench.runtime.files import save_tensors
 from transfer.backbone import Backbone
 from transfer.metadata import KEY, metadata_json
 from transfer.refusals import refuse_stride_in_1x1
@@ -22,4 +21,4 @@ def write(backbone: Backbone, path: Path) -> None:
     refuse_stride_in_1x1(backbone, "torchvision")
     state = OrderedDict(backbone.tensors)
     vars(state)[KEY] = metadata_json(backbone)
-    torch.save(state, path)
+    save_tensors(state, path)
