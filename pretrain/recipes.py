@@ -35,26 +35,30 @@ def choose_recipe(name: str) -> Recipe:
 def customise(recipe: Recipe, changes: dict[str, Any]) -> tuple[Recipe, tuple[str, ...]]:
     """Apply changed settings; return the recipe that runs and what differs, as `setting: before -> after`.
 
-    A changed batch size scales the learning rate by the recipe's rule unless the rate is given too; what differs says
-    so.
+    A changed batch size scales the learning rate by the recipe's rule unless the rate is given too, and changed epochs
+    scale those at which a step schedule decays; what differs says so.
 
     Raises:
         UserError: a value that no run could use.
     """
     words, factor = SCALINGS[recipe.rate_scaling]
-    is_scaled = "batch_size" in changes and "learning_rate" not in changes
+    notes = {}
     before = asdict(recipe)
     for name in ("queue_size", "key_momentum"):
         if name in changes and not before[name]:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag}: expected a recipe of MoCo, found {recipe.method}, which has none; leave it out")
-    if is_scaled:
+    if "batch_size" in changes and "learning_rate" not in changes:
         scale = max(changes["batch_size"], 0) / recipe.batch_size
         changes = {**changes, "learning_rate": recipe.learning_rate * factor(scale)}
+        notes["learning_rate"] = f" ({words})"
+    if "epochs" in changes and not recipe.cosine:
+        decays = tuple(round(decay * changes["epochs"] / recipe.epochs) for decay in recipe.decay_epochs)
+        changes = {**changes, "decay_epochs": decays}
+        notes["decay_epochs"] = " (scaled with the epochs)"
     changed = {name: value for name, value in changes.items() if before[name] != value}
     customised = replace(recipe, **changed)
     _require_usable(customised, positive=[name for name in POSITIVE if before[name]])
-    notes = {"learning_rate": f" ({words})"} if is_scaled else {}
     differs = (f"{name}: {before[name]} -> {value}{notes.get(name, '')}" for name, value in changed.items())
     return customised, tuple(differs)
 

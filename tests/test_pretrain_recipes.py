@@ -91,6 +91,23 @@ def test_simclr_scales_its_rate_by_the_recipes_rule(name, batch_size, rate, word
     assert RECIPES["simclr-4096-1000ep"].learning_rate == pytest.approx(4.8)
 
 
+@pytest.mark.parametrize(("epochs", "decays"), [(100, (60, 80)), (800, (480, 640)), (5, (3, 4)), (1, (1, 1))])
+def test_the_steps_of_a_schedule_follow_the_epochs(epochs: int, decays: tuple[int, int]) -> None:
+    """Of the 200 epochs of MoCo v1 the rate falls at 120 and 160, 3/5 and 4/5 of the way."""
+    recipe, differs = customise(RECIPES["moco-v1-200ep"], {"epochs": epochs})
+    assert recipe.decay_epochs == decays
+    assert differs == (
+        f"epochs: 200 -> {epochs}",
+        f"decay_epochs: (120, 160) -> {decays} (scaled with the epochs)",
+    )
+    assert learning_rate(recipe, decays[0] - 1) == 0.03
+    assert learning_rate(recipe, decays[1]) == pytest.approx(0.0003)
+
+
+def test_half_a_cosine_has_no_steps_to_follow() -> None:
+    assert customise(RECIPES["moco-v2-200ep"], {"epochs": 100})[1] == ("epochs: 200 -> 100",)
+
+
 def test_warm_up_and_cosine_per_step_by_hand() -> None:
     recipe = RECIPES["simclr-256-200ep"]  # 10 epochs of warm-up, 190 of half a cosine, rate 0.3
     rates = [
