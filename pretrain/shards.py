@@ -124,10 +124,19 @@ def open_shards(shards: tuple[Path, ...]) -> ShardImages:
 
 
 def expand_pattern(pattern: Path) -> tuple[Path, ...]:
-    """The shards that a pattern such as `train-{0000..0146}.tar` means."""
+    """The shards that a pattern such as `train-{0000..0146}.tar` means.
+
+    Raises:
+        UserError: it means none.
+    """
     from webdataset.shardlists import expand_urls
 
-    return tuple(Path(name) for name in expand_urls(str(pattern)))
+    try:
+        return tuple(Path(name) for name in expand_urls(str(pattern)))
+    except (ValueError, AssertionError) as error:  # unbalanced braces; ${NAME}, which stands for WDS_NAME
+        raise UserError(
+            f"--data {pattern}: expected shards as 'train-{{0000..0146}}.tar', found {error}; mend the pattern"
+        ) from error
 
 
 def index_shard(shard: Path) -> list[Member]:

@@ -206,6 +206,14 @@ def test_shards_that_are_not_there(shards: Path, pictures: Path) -> None:
         training_images(shards / "train" / "part-{00..05}.tar")
     with pytest.raises(UserError, match=r"^\S+/none.tar: expected images \(\.jpg .*\) in the shards, found none"):
         training_images(write_tar(shards / "none.tar", "README"))
+    for pattern, found in {
+        "train-{0000..0146.tar": "Unbalanced braces: 'train-{0000..0146.tar'",
+        "${X}/a.tar": "missing environment variable wds_WDS_X",
+    }.items():
+        with pytest.raises(UserError) as error:
+            training_images(Path(pattern))
+        expected = "expected shards as 'train-{0000..0146}.tar'"
+        assert str(error.value) == f"--data {pattern}: {expected}, found {found}; mend the pattern"
     (shards / "train" / "a").mkdir()
     with pytest.raises(UserError, match=r"expected shards or images in train/, found part-00\.tar, a$"):
         training_images(shards)
