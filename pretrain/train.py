@@ -20,6 +20,7 @@ from tqdm import tqdm
 from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks, world_size
 from mocobench.runtime.environment import reset_peak_memory
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.files import require_writable
 from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress as progress_bar
 from mocobench.runtime.progress import say
@@ -29,6 +30,7 @@ from pretrain.cost import estimate
 from pretrain.data import Batch, OwnParts, load_batches
 from pretrain.images import training_images
 from pretrain.interrupts import interrupts_wait
+from pretrain.lock import sole_run
 from pretrain.methods import make_model
 from pretrain.monitor import KnnMonitor, make_monitor
 from pretrain.record import MetricsLog, epoch_text, write_run_record
@@ -124,9 +126,16 @@ def pretrain(run: TrainingRun) -> Path:
     """Run, or continue, pretraining; return the path of the last checkpoint.
 
     Raises:
-        UserError: bad data, an unusable resume, too little memory, or a loss that is not finite (the last checkpoint is
-            kept).
+        UserError: `out` cannot be written or another run is at work there, bad data, an unusable resume, too little
+            memory, or a loss that is not finite (the last checkpoint is kept).
     """
+    if is_main() and last_checkpoint(run.out) is None:  # a finished run may lie where nothing can be written
+        require_writable(run.out, flag="--out")
+    with sole_run(run.out):
+        return _pretrain(run)
+
+
+def _pretrain(run: TrainingRun) -> Path:
     training = _prepare(run)
     progress, recipe = training.progress, run.recipe
     if progress.epoch >= recipe.epochs:
@@ -191,8 +200,6 @@ def _finished_before(run: TrainingRun) -> Path:
 
 
 def _prepare(run: TrainingRun) -> Training:
-    if run.out.exists() and not run.out.is_dir():
-        raise UserError(f"--out {run.out}: expected a folder, found a file; name another")
     images = training_images(run.data)
     plan = make_plan(run, num_images=len(images))
     monitor = make_monitor(run.knn_data or run.data) if run.knn_every else None

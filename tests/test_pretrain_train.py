@@ -110,8 +110,8 @@ def test_a_finished_run_cannot_go_on_elsewhere(images: Path, tmp_path: Path) -> 
 
 def test_out_and_resume_of_the_wrong_kind(images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--out \S+file: expected a folder, found a file"):
-        pretrain(make_run(images, tmp_path / "file"))
+    with pytest.raises(UserError, match=r"--out \S+file: expected a folder, or a place for one, found \S+file, which"):
+        pretrain(make_run(tmp_path / "nothing", tmp_path / "file"))  # before a look at the images
     with pytest.raises(UserError, match=r"--resume \S+: expected auto, never or a checkpoint, found a folder"):
         pretrain(make_run(images, tmp_path / "run", resume=str(images)))
 

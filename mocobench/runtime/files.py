@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, written under a temporary name and renamed; those that grow; names to print."""
+"""Files that are whole or absent, written under a temporary name and renamed; those that grow; names to print."""
 
 import os
 import tempfile
