@@ -118,14 +118,27 @@ DEMO_VIEWS = vary(
     blur_probability=(0.0, f"{OURS}: its sigmas are for 224 pixels; {DEMO} has none either"),
     blur_sigma=((0.1, 2.0), "unused"),
 )
+# Of the recipes that [2] trains on several GPUs. Its CIFAR-10 demo has one, and averages over groups as we do.
+AUTHORS_GPUS = (
+    "BN's running statistics move towards the mean over the groups'; in [2] DistributedDataParallel hands out those of "
+    "the first GPU before each step, so that they follow its images alone",
+)
 MOCO_RECIPES = (
-    V1,
-    V2,
-    vary(V2, name="moco-v2-800ep", source=f"{TABLE_1} (e)", epochs=(800, "[3] Table 1 (e)")),
+    vary(V1, departures=AUTHORS_GPUS),
+    vary(V2, departures=AUTHORS_GPUS),
+    vary(V2, name="moco-v2-800ep", source=f"{TABLE_1} (e)", epochs=(800, "[3] Table 1 (e)"), departures=AUTHORS_GPUS),
     # The ablation rows differ from v1 by the switches that their row ticks.
-    vary(V1, name="moco-v2-a", source=f"{TABLE_1} (a)", mlp=MLP, temperature=T_MLP),
-    vary(V1, name="moco-v2-b", source=f"{TABLE_1} (b)", augmentation=VIEWS_PLUS),
-    vary(V1, name="moco-v2-c", source=f"{TABLE_1} (c)", mlp=MLP, temperature=T_MLP, augmentation=VIEWS_PLUS),
+    vary(V1, name="moco-v2-a", source=f"{TABLE_1} (a)", mlp=MLP, temperature=T_MLP, departures=AUTHORS_GPUS),
+    vary(V1, name="moco-v2-b", source=f"{TABLE_1} (b)", augmentation=VIEWS_PLUS, departures=AUTHORS_GPUS),
+    vary(
+        V1,
+        name="moco-v2-c",
+        source=f"{TABLE_1} (c)",
+        mlp=MLP,
+        temperature=T_MLP,
+        augmentation=VIEWS_PLUS,
+        departures=AUTHORS_GPUS,
+    ),
     CIFAR,
     vary(
         CIFAR,

@@ -157,6 +157,12 @@ def test_a_card_by_hand() -> None:
     assert lines[-1] == "  [5] SimCLR: Chen et al., arXiv 2002.05709"  # whose blur it is
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_running_statistics_depart_from_the_code_for_several_gpus_only(name: str) -> None:
+    is_of_several = name.startswith("moco-") and "cifar10" not in name
+    assert ("running statistics move towards the mean" in card(RECIPES[name])) == is_of_several
+
+
 def test_a_card_says_what_a_run_has_changed() -> None:
     text = card(customise(RECIPES["moco-v2-200ep"], {"batch_size": 128})[0])
     changed = [line.split() for line in text.splitlines() if line.endswith("changed for this run")]
