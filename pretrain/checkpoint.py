@@ -97,8 +97,7 @@ def load_checkpoint(
         content = torch.load(path, map_location="cpu", weights_only=True)
         ours = content["mocobench"]
         found = _flat(ours)
-        # Before version 0.2 there were checkpoints after whole epochs only, and the data was not in them.
-        progress = Progress(**ours.get("progress", {"epoch": int(content["epoch"])}))
+        progress = Progress(**ours["progress"])
     except Exception as error:
         previous = path.with_name(PREVIOUS)
         other = f"--resume {previous}, " if path.name == LAST and previous.exists() else ""
@@ -106,7 +105,7 @@ def load_checkpoint(
             f"{path}: expected a checkpoint that `mocobench pretrain` wrote, found {type(error).__name__}; "
             f"choose {other}another --resume or another --out"
         ) from error
-    asked = _flat(describe(run, data if "data" in ours else {}))
+    asked = _flat(describe(run, data))
     differs = [
         f"{key} {found.get(key)!r} there, {value!r} asked" for key, value in asked.items() if found.get(key) != value
     ]
@@ -121,5 +120,5 @@ def _flat(description: dict[str, Any]) -> dict[str, Any]:
     """A run's description with the recipe's, the augmentation's and the data's values side by side."""
     settings = {key: value for key, value in description["recipe"].items() if key != "augmentation"}
     augmentation = {f"augmentation.{key}": value for key, value in description["recipe"]["augmentation"].items()}
-    data = {f"data.{key}": value for key, value in description.get("data", {}).items()}
+    data = {f"data.{key}": value for key, value in description["data"].items()}
     return {**settings, **augmentation, "seed": description["seed"], **data}

@@ -149,6 +149,15 @@ def test_resume_refuses_a_file_that_is_no_checkpoint(images: Path, tmp_path: Pat
         pretrain(make_run(images, out))
 
 
+def test_resume_refuses_a_checkpoint_that_does_not_say_its_images(images: Path, tmp_path: Path) -> None:
+    last = pretrain(make_run(images, tmp_path / "run"))
+    content = load(last)
+    del content["mocobench"]["data"]
+    torch.save(content, last)
+    with pytest.raises(UserError, match="expected a checkpoint that `mocobench pretrain` wrote, found KeyError"):
+        pretrain(make_run(images, tmp_path / "run"))
+
+
 def test_resume_never_keeps_an_existing_run(images: Path, tmp_path: Path) -> None:
     pretrain(make_run(images, tmp_path / "run"))
     with pytest.raises(UserError, match=r"--resume never: .* exists"):
