@@ -7,6 +7,7 @@ changes in between is not forbidden, a cluster gives what it has, but it is said
 from typing import Any
 
 from mocobench.runtime.environment import code_version, environment_stamp
+from pretrain.batch_views import find_kernels
 from pretrain.run import Progress, TrainingRun
 
 
@@ -18,6 +19,7 @@ def begin_session(run: TrainingRun, progress: Progress) -> list[str]:
         "code": " ".join(code_version().values()),
         "precision": run.precision,
         "compile": run.compile,
+        "kernels": find_kernels(run.device) is not None,
         "num_workers": run.num_workers,
         **environment_stamp(run.device),
     }

@@ -9,6 +9,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,8 @@ def test_sessions_are_recorded_and_what_changed_between_them_is_said(
     assert record[:2] == sessions
     assert [(each["epoch"], each["step"], each["num_workers"]) for each in record] == [(0, 0, 0), (0, 4, 2), (1, 0, 0)]
     assert [each["precision"] for each in record] == ["fp32", "fp32", "bf16"]
+    assert {each["packages"]["simplejpeg"] for each in record} == {metadata.version("simplejpeg")}
+    assert {each["kernels"] for each in record} == {False}  # without a GPU
 
 
 def test_a_run_goes_on_without_loading_what_it_has_seen(

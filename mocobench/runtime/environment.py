@@ -14,7 +14,7 @@ import torch
 import mocobench
 from mocobench.runtime.distributed import world_size
 
-STAMPED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools")
+STAMPED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "simplejpeg", "pycocotools")
 
 
 def environment_stamp(device: torch.device) -> dict[str, Any]:
