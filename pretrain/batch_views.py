@@ -28,6 +28,8 @@ ADJUSTMENTS = {
     "saturation": operations.adjust_saturation,
     "hue": operations.adjust_hue,
 }
+# No reason to do without kernels: nothing else would work either. PyTorch before 2.8 has no type for the second.
+DEVICE_FAULTS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 PLACES = {name: place for place, name in enumerate(ADJUSTMENTS)} | {"none": -1}
 NO_JITTER = (("none", 0.0),) * len(ADJUSTMENTS)
 
@@ -183,6 +185,8 @@ def find_kernels(device: torch.device) -> ModuleType | None:
 
         factors = torch.zeros(1, 1, device=device)
         pixel_kernels.jitter(torch.zeros(1, 3, 4, 4, device=device), factors.int(), factors)
+    except DEVICE_FAULTS:
+        raise
     except Exception as error:  # ImportError, RuntimeError, CalledProcessError: no Triton, C compiler or headers
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         say(f"views are made without kernels, which takes longer: Triton cannot make them here ({reason})")

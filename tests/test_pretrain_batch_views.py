@@ -7,6 +7,7 @@ by up to a third of the circle. So a whole view is within 24 in its worst pixel,
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 
+import pretrain
 from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import python_generator
 from pretrain import batch_views
-from pretrain.batch_views import ViewTable, crop_views, find_kernels, normalise
+from pretrain.batch_views import DEVICE_FAULTS, ViewTable, crop_views, find_kernels, normalise
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
 from pretrain.pixel_operations import box_radius
 from pretrain.recipes import RECIPES
@@ -237,6 +239,19 @@ def test_a_device_without_kernels_is_said_once(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert said.startswith("views are made without kernels, which takes longer: Triton cannot make them here (")
+
+
+@pytest.mark.parametrize("fault", DEVICE_FAULTS)
+def test_a_device_that_fails_is_not_taken_for_one_without_kernels(
+    fault: type[RuntimeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*tensors: torch.Tensor) -> None:
+        raise fault("the device's own words")
+
+    monkeypatch.setattr(pretrain, "pixel_kernels", SimpleNamespace(jitter=fail), raising=False)
+    find_kernels.cache_clear()
+    with pytest.raises(fault, match="the device's own words"):
+        find_kernels(torch.device("meta"))
 
 
 def test_normalise_equals_torchvisions() -> None:
