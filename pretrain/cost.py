@@ -23,7 +23,7 @@ from pretrain.step import Trainer
 
 # The mechanisms of MoCo v2's Table 3, by method, with its settings.
 RECIPES = {"moco": "moco-v2-200ep", "end-to-end": "end-to-end-200ep"}
-# Steps of a run that is worth an estimate: the three it takes are then at most a hundredth of it.
+# Steps of a run that is worth an estimate: the three it takes, six on a GPU that replays them, are then few beside them.
 WORTH_ESTIMATING = 300
 
 
@@ -85,7 +85,7 @@ def estimate(run: TrainingRun, plan: Plan) -> Cost | None:
 
 
 def measure_steps(run: TrainingRun, *, num_steps: int) -> Cost:
-    """The median of `num_steps` steps of a throw-away model, after the first, which are not counted.
+    """The median of `num_steps` steps of a throw-away model, after those of warm-up, which are not counted.
 
     Seeds the global generators, as making a model does. With several processes all of them have to call it.
 
