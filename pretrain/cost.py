@@ -23,7 +23,7 @@ from pretrain.step import Trainer
 
 # The mechanisms of MoCo v2's Table 3, by method, with its settings.
 RECIPES = {"moco": "moco-v2-200ep", "end-to-end": "end-to-end-200ep"}
-# Steps of a run that is worth an estimate: the three it takes, six on a GPU that replays them, are then few beside them.
+# Steps of a run that is worth an estimate: the three that it takes, six on a GPU that replays them, are few of them.
 WORTH_ESTIMATING = 300
 
 

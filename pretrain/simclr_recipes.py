@@ -55,14 +55,14 @@ LARGE = cite(
 LARGE = vary(
     LARGE,
     departures=(
-        "crops are drawn as torchvision draws them: the area uniform, the aspect ratio uniform in its logarithm, after 10 "
-        "attempts a central crop; [6] draws the aspect ratio and then the height uniformly, takes none below a tenth of "
-        "the image, and after 100 attempts the whole image",
+        "crops are drawn as torchvision draws them: a uniform area, an aspect ratio uniform in its logarithm, after 10 "
+        "attempts a central crop; [6] draws a uniform aspect ratio, then a uniform height, takes none below a tenth of "
+        "the image, and after 100 attempts the whole of it",
         "crops are resized bilinearly, antialiased; [6] resizes bicubically, not antialiased",
         "blur is PIL's, three box filters; [6] cuts a Gaussian off at a tenth of the view's side",
         "jitter works on bytes; [6] works on fractions, and clips after each part",
-        "contrast blends with the mean luma, saturation with the luma of each pixel, as torchvision's; [6] moves contrast "
-        "about each channel's own mean, and scales the saturation of HSV",
+        "contrast blends with the mean luma, saturation with each pixel's, as torchvision has it; [6] blends contrast "
+        "with each channel's own mean, and scales the saturation of HSV",
         "an image's loss is the sum over its two views, as in [6] objective.py: twice the mean of [5] Algorithm 1",
         "weights are initialised as PyTorch's ResNet does; [6] draws from truncated normals, 0.01 wide in the head",
         "an epoch leaves its last, incomplete batch out; [6] goes on into the next epoch",
