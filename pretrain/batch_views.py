@@ -1,7 +1,7 @@
 """Views on tensors: applies drawn views to a batch on any device, as `pretrain.views` applies one to a PIL image.
 
-Workers decode and crop (`crop_views`); the rest (`apply_views`, `normalise`) can run on the training device. Decoding
-at half size, which JPEG allows for large images, is left out: photographs come out 2 to 6 levels different on average.
+Workers decode and crop (`crop_views`); the rest (`apply_views`) can run on the training device. Decoding at half size,
+which JPEG allows for large images, is left out: photographs come out 2 to 6 levels different on average.
 """
 
 import math
@@ -36,14 +36,13 @@ NO_JITTER = (("none", 0.0),) * len(ADJUSTMENTS)
 
 @dataclass(frozen=True)
 class ViewTable:
-    """N drawn views in columns, which take a batch of them apart without a loop over its views.
+    """What N drawn views do to their crops, in columns: a batch is taken apart without a loop over its views.
 
-    `crops` is float32 (N, 4): top, left, height, width. `jitter` is int32 (N, 4), places in `ADJUSTMENTS` in the order
-    of application, -1 for none, and `factors` float32 (N, 4), what belongs to them; to hue, its turn in levels of a
-    byte. `grayscale` and `flip` are bool (N,); `radii`, of the blur's box in pixels, float32 (N,), NaN for none.
+    `jitter` is int32 (N, 4), places in `ADJUSTMENTS` in the order of application, -1 for none, and `factors` float32
+    (N, 4), what belongs to them; to hue, its turn in levels of a byte. `grayscale` and `flip` are bool (N,); `radii`,
+    of the blur's box in pixels, float32 (N,), NaN for none.
     """
 
-    crops: np.ndarray
     jitter: np.ndarray
     factors: np.ndarray
     grayscale: np.ndarray
@@ -51,7 +50,7 @@ class ViewTable:
     flip: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return len(self.flip)
 
     def __getitem__(self, some: slice) -> "ViewTable":
         return ViewTable(**{name: column[some] for name, column in vars(self).items()})
@@ -62,7 +61,6 @@ class ViewTable:
         jitters = [[*(view.jitter or ()), *NO_JITTER][: len(NO_JITTER)] for view in views]
         radii = [math.nan if view.blur is None else operations.box_radius(view.blur) for view in views]
         return ViewTable(
-            crops=np.array([view.crop for view in views], np.float32),
             jitter=np.array([[PLACES[name] for name, _ in jitter] for jitter in jitters], np.int32),
             factors=np.array([[_in_levels(*part) for part in jitter] for jitter in jitters], np.float32),
             grayscale=np.array([view.grayscale for view in views]),
@@ -104,13 +102,12 @@ def crop_views(image: torch.Tensor, views: Sequence[View], *, size: int) -> torc
 
 
 def apply_views(images: torch.Tensor, views: ViewTable, *, order: Sequence[str], size: int) -> torch.Tensor:
-    """Apply view i of the table to `images[i]`, on the device of `images`.
+    """Apply what follows the crop in view i of the table to `images[i]`, on the device of `images`.
 
     Args:
-        images: uint8, or float with whole numbers from 0 to 255, (N, 3, H, W): images on a common canvas when `order`
-            holds `crop`, else the crops (N, 3, size, size) of `crop_views`.
+        images: the crops of `crop_views`, uint8, or float with whole numbers from 0 to 255, (N, 3, size, size).
         views: N drawn views.
-        order: names of operations: `Augmentation.order`, or for crops what follows `crop` in it.
+        order: names of operations: what follows `crop` in `Augmentation.order`.
         size: the side of a view in pixels.
 
     Returns:
@@ -124,24 +121,12 @@ def apply_views(images: torch.Tensor, views: ViewTable, *, order: Sequence[str],
         some = slice(start, start + at_once)
         changed = images[some].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         for operation in order:
-            changed = _apply(operation, changed, views[some], size)
+            _apply(operation, changed, views[some])
         result[some] = changed.to(torch.int16) if on_cpu else changed  # three times faster there than at once to bytes
     return result
 
 
-def normalise(
-    images: torch.Tensor, *, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> torch.Tensor:
-    """uint8 (N, 3, H, W) -> float32 (x / 255 - mean) / std; mean and std belong to values in [0, 1]."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    return images.float().mul_(scale.view(3, 1, 1)).add_(shift.view(3, 1, 1))
-
-
-def _apply(operation: str, images: torch.Tensor, views: ViewTable, size: int) -> torch.Tensor:
-    """The images after the operation: changed in place, or new ones after a crop."""
-    if operation == "crop":
-        return operations.crop_and_resize(images, _to_device(views.crops, images.device), size=size)
+def _apply(operation: str, images: torch.Tensor, views: ViewTable) -> None:
     if operation == "jitter":
         _jitter(images, views)
     elif operation == "grayscale":
@@ -151,7 +136,6 @@ def _apply(operation: str, images: torch.Tensor, views: ViewTable, size: int) ->
     else:
         assert operation == "flip", operation
         _change(images, views.flip, operations.flip)
-    return images
 
 
 def _jitter(images: torch.Tensor, views: ViewTable) -> None:

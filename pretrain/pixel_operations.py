@@ -1,8 +1,8 @@
 """Pixel operations on a batch of tensors with a value for each image, rounded or cut off wherever PIL does it.
 
 Images are float32 (N, 3, H, W) with whole numbers from 0 to 255, on any device, and stay so; values are (N, 1, 1, 1).
-Every operation but the crop changes its images in place. Hue and blur are within one level of PIL, the crop, rounded
-twice, within two; the others give PIL's very pixels.
+Every operation that a view can do changes its images in place. Hue and blur are within one level of PIL; the others
+give PIL's very pixels.
 """
 
 import math
@@ -11,35 +11,6 @@ import torch
 from torch.nn import functional as F
 
 BLUR_PASSES = 3  # PIL's GaussianBlur is a box blur, repeated
-
-
-def crop_and_resize(images: torch.Tensor, boxes: torch.Tensor, *, size: int) -> torch.Tensor:
-    """Crop each image to its box and resize it to (N, 3, size, size), antialiased and bilinear.
-
-    `boxes` is (N, 4): top, left, height, width in pixels. Two matrix products, first along the rows, then along the
-    columns, each rounded, as PIL does it.
-    """
-    top, left, height, width = boxes.unbind(1)
-    along_rows = _resize_weights(left, width, length=images.shape[3], size=size)
-    along_columns = _resize_weights(top, height, length=images.shape[2], size=size)
-    with torch.autocast(images.device.type, enabled=False):  # bfloat16 sums would be off by levels
-        narrow = (images @ along_rows.transpose(1, 2)[:, None]).add_(0.5).floor_()
-        return (along_columns[:, None] @ narrow).add_(0.5).floor_()
-
-
-def _resize_weights(start: torch.Tensor, extent: torch.Tensor, *, length: int, size: int) -> torch.Tensor:
-    """(N, size, length): what each of `length` pixels weighs in each of `size`, antialiased and bilinear.
-
-    The weights are a triangle around the new pixel's centre, at least one old pixel wide to each side; pixels outside
-    the crop [start, start + extent) weigh nothing.
-    """
-    scale = (extent / size).view(-1, 1, 1)
-    position = torch.arange(length, device=start.device) - start[:, None] + 0.5
-    centre = (torch.arange(size, device=start.device) + 0.5).view(1, -1, 1) * scale
-    weights = (1 - (position[:, None] - centre).abs() / scale.clamp(min=1)).clamp_(min=0)
-    inside = (position > 0) & (position < extent[:, None])
-    weights *= inside[:, None]
-    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:

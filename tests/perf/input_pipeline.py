@@ -23,10 +23,13 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 
 from mocobench.runtime.seeds import python_generator
-from pretrain.batch_views import ViewTable, apply_views, crop_views, normalise
+from pretrain.batch_views import ViewTable, apply_views, crop_views
 from pretrain.decoding import decode_pixels
 from pretrain.input_cost import Laps
 from pretrain.moco_recipes import AUG_PLUS
+from pretrain.recipes import RECIPES
+from pretrain.run import TrainingRun
+from pretrain.step import make_normaliser
 from pretrain.views import View, draw_view
 
 WIDTH, HEIGHT = 460, 395  # about the mean size of ImageNet's training images
@@ -83,7 +86,7 @@ def official_round(paths: list[Path]) -> dict[str, float]:
 
 def batch_round(paths: list[Path], number: int) -> dict[str, float]:
     """Seconds by step over all images: read, decode and crop are the workers' share, views the device's."""
-    laps = Laps()
+    laps, normalise = Laps(), make_normaliser(_run())
     crops: list[torch.Tensor] = []
     drawn: list[View] = []
     for index, path in enumerate(paths):
@@ -101,8 +104,22 @@ def batch_round(paths: list[Path], number: int) -> dict[str, float]:
     with laps.lap("views"):
         views = apply_views(batch, table, order=AUG_PLUS.order[1:], size=SIZE)
         for view in views:  # as the official code does, one at a time
-            normalise(view[None], mean=AUG_PLUS.mean, std=AUG_PLUS.std)
+            normalise(view[None])
     return laps.seconds
+
+
+def _run() -> TrainingRun:
+    """A run of MoCo v2 here, for its normalisation."""
+    return TrainingRun(
+        recipe=RECIPES["moco-v2-200ep"],
+        differs=(),
+        data=Path(),
+        out=Path(),
+        seed=0,
+        device=torch.device("cpu"),
+        precision="fp32",
+        num_workers=0,
+    )
 
 
 def measure_input(num_images: int, *, rounds: int = 5) -> dict[str, Any]:
