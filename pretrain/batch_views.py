@@ -139,7 +139,7 @@ def _apply(operation: str, images: torch.Tensor, views: ViewTable) -> None:
 
 
 def _jitter(images: torch.Tensor, views: ViewTable) -> None:
-    if kernels := find_kernels(images.device):
+    if kernels := find_kernels(images.device.type):
         kernels.jitter(images, _to_device(views.jitter, images.device), _to_device(views.factors, images.device))
         return
     for jitter, factors in zip(views.jitter.T, views.factors.T, strict=True):
@@ -153,16 +153,16 @@ def _blur(images: torch.Tensor, views: ViewTable) -> None:
     if not is_blurred.any():
         return
     reach = math.floor(views.radii[is_blurred].max()) + 1
-    if kernels := find_kernels(images.device):
+    if kernels := find_kernels(images.device.type):
         kernels.box_blur(images, _to_device(views.radii, images.device), reach=reach)
     else:
         _change(images, is_blurred, partial(operations.box_blur, reach=reach), views.radii)
 
 
 @cache
-def find_kernels(device: torch.device) -> ModuleType | None:
-    """`pretrain.pixel_kernels` for a GPU; None for a CPU, and where they cannot be compiled, which is said."""
-    if device.type == "cpu":
+def find_kernels(device: str) -> ModuleType | None:
+    """`pretrain.pixel_kernels` for a type of device; None for a CPU, and where they cannot be made, which is said."""
+    if device == "cpu":
         return None
     try:
         from pretrain import pixel_kernels

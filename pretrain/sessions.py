@@ -19,7 +19,7 @@ def begin_session(run: TrainingRun, progress: Progress) -> list[str]:
         "code": " ".join(code_version().values()),
         "precision": run.precision,
         "compile": run.compile,
-        "kernels": find_kernels(run.device) is not None,
+        "kernels": find_kernels(run.device.type) is not None,
         "num_workers": run.num_workers,
         **environment_stamp(run.device),
     }

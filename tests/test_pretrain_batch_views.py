@@ -229,9 +229,9 @@ def test_cuda_agrees_with_the_cpu() -> None:
 
 def test_a_device_without_kernels_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     find_kernels.cache_clear()
-    assert find_kernels(torch.device("cpu")) is None
+    assert find_kernels("cpu") is None
     assert capsys.readouterr().out == ""
-    assert [find_kernels(torch.device("meta")) for _ in range(2)] == [None, None]
+    assert [find_kernels("meta") for _ in range(2)] == [None, None]
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert said.startswith("views are made without kernels, which takes longer: Triton cannot make them here (")
@@ -247,7 +247,7 @@ def test_a_device_that_fails_is_not_taken_for_one_without_kernels(
     monkeypatch.setattr(pretrain, "pixel_kernels", SimpleNamespace(jitter=fail), raising=False)
     find_kernels.cache_clear()
     with pytest.raises(fault, match="the device's own words"):
-        find_kernels(torch.device("meta"))
+        find_kernels("meta")
 
 
 def test_normalise_equals_torchvisions() -> None:
