@@ -2,8 +2,16 @@
 
 from dataclasses import dataclass, replace
 
-from benchmarks.protocol import show
-from mocobench.runtime.errors import UserError
+from benchmarks.ranges import (
+    refuse,
+    require_above_zero,
+    require_bounds,
+    require_crop_fits,
+    require_fraction,
+    require_from_zero,
+    require_one_of,
+    require_rising,
+)
 
 IMAGENET_IMAGES = (("train", 1281167), ("val", 50000))
 TRAIN_VIEWS = ("random-every-epoch", "center-once")
@@ -47,20 +55,16 @@ class LinearProtocol:
     held_out: float = 0.1  # of each class's training images, where there are several classifiers to choose from
 
     def __post_init__(self) -> None:
-        _require_one_of("--train-views", self.train_views, TRAIN_VIEWS)
-        _require_one_of("--optimizer", self.optimizer, OPTIMIZERS)
-        _require_one_of("--schedule", self.schedule, SCHEDULES)
-        _require_positive(self, "image_size", "test_resize", "batch_size", "epochs")
-        _require_fraction("--held-out", self.held_out)
-        if not self.learning_rate or not min(self.learning_rate) > 0:
-            raise UserError(f"--learning-rate {show(self.learning_rate)}: expected one or more numbers above 0")
-        if not self.weight_decay or not min(self.weight_decay) >= 0:
-            raise UserError(f"--weight-decay {show(self.weight_decay)}: expected one or more numbers from 0 on")
-        _require_crop_fits(self.image_size, self.test_resize)
-        for name in ("crop_scale", "crop_ratio"):
-            bounds = getattr(self, name)
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-                raise UserError(f"--{name.replace('_', '-')} {show(bounds)}: expected two bounds LOW,HIGH above 0")
+        require_one_of(self, "train_views", TRAIN_VIEWS)
+        require_one_of(self, "optimizer", OPTIMIZERS)
+        require_one_of(self, "schedule", SCHEDULES)
+        require_above_zero(self, "image_size", "test_resize", "batch_size", "epochs", "learning_rate")
+        require_from_zero(self, "init_std", "weight_decay", "momentum", "decay_factor")
+        require_rising(self, "decay_epochs")
+        require_bounds(self, "crop_scale", "crop_ratio")
+        require_fraction(self, "flip_probability")
+        require_crop_fits(self)
+        _require_held_out(self)
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,9 @@ class LogisticProtocol:
     max_steps: int = 5000
 
     def __post_init__(self) -> None:
-        _require_positive(self, "image_size", "test_resize", "tolerance", "max_steps")
-        _require_crop_fits(self.image_size, self.test_resize)
-        _require_fraction("--held-out", self.held_out)
-        if not self.strengths or not min(self.strengths) > 0:
-            raise UserError(f"--strengths {show(self.strengths)}: expected one or more numbers above 0")
+        require_above_zero(self, "image_size", "test_resize", "strengths", "tolerance", "max_steps")
+        require_crop_fits(self)
+        _require_held_out(self)
 
 
 @dataclass(frozen=True)
@@ -114,34 +116,13 @@ class KnnProtocol:
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        _require_positive(self, "image_size", "test_resize", "temperature")
-        _require_crop_fits(self.image_size, self.test_resize)
-        if not self.neighbors or min(self.neighbors) < 1:
-            raise UserError(f"--neighbors {show(self.neighbors)}: expected one or more numbers of neighbours above 0")
+        require_above_zero(self, "image_size", "test_resize", "neighbors", "temperature")
+        require_crop_fits(self)
 
 
-def _require_one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{flag} {value}: expected one of {', '.join(choices)}")
-
-
-def _require_fraction(flag: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise UserError(f"{flag} {value}: expected a fraction above 0 and below 1")
-
-
-def _require_positive(protocol: LinearProtocol | LogisticProtocol | KnnProtocol, *names: str) -> None:
-    for name in names:
-        value = getattr(protocol, name)
-        if not value > 0:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
-
-
-def _require_crop_fits(image_size: int, test_resize: int) -> None:
-    if image_size > test_resize:
-        raise UserError(
-            f"--image-size {image_size}: expected at most --test-resize {test_resize}, whose centre is cropped"
-        )
+def _require_held_out(protocol: LinearProtocol | LogisticProtocol) -> None:
+    if not 0 < protocol.held_out < 1:
+        refuse(protocol, "held_out", "a fraction above 0 and below 1")
 
 
 _LINEAR_PAPER = LinearProtocol(id="imagenet-linear/moco@1", expected_images=IMAGENET_IMAGES)

@@ -3,7 +3,14 @@
 from dataclasses import dataclass, replace
 
 from benchmarks.classification.protocol import IMAGENET_IMAGES
-from mocobench.runtime.errors import UserError
+from benchmarks.ranges import (
+    refuse,
+    require_above_zero,
+    require_bounds,
+    require_crop_fits,
+    require_fraction,
+    require_from_zero,
+)
 
 
 @dataclass(frozen=True)
@@ -34,15 +41,16 @@ class SemiProtocol:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "test_resize", "batch_size", "epochs", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected a number above 0")
+        require_above_zero(self, "image_size", "test_resize", "batch_size", "epochs", "learning_rate")
+        require_above_zero(self, "momentum")  # without it there is no Nesterov step
+        require_from_zero(self, "init_std", "weight_decay")
+        require_bounds(self, "crop_scale", "crop_ratio")
+        require_fraction(self, "flip_probability")
+        require_crop_fits(self)
         if not 0 < self.labels <= 1:
-            raise UserError(f"--labels {self.labels}: expected a fraction above 0, at most 1")
+            refuse(self, "labels", "a fraction above 0, at most 1")
         if self.bn_batch < 2:
-            raise UserError(f"--bn-batch {self.bn_batch}: expected at least 2 images to share BN statistics")
-        if self.image_size > self.test_resize:
-            raise UserError(f"--image-size {self.image_size}: expected at most --test-resize {self.test_resize}")
+            refuse(self, "bn_batch", "at least 2 images to share BN statistics")
 
 
 _ONE_PERCENT = SemiProtocol(id="imagenet-semi/simclr-1pct@1", expected_images=IMAGENET_IMAGES)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from benchmarks.protocol import show
-from mocobench.runtime.errors import UserError
+from benchmarks.ranges import refuse, require_above_zero, require_crop_fits, require_splits
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,14 @@ class SvmProtocol:
     draws: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "test_resize", "positive_weight", "tolerance", "max_steps", "draws"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected a number above 0")
+        require_above_zero(self, "image_size", "test_resize", "costs", "positive_weight", "tolerance", "max_steps")
+        require_above_zero(self, "draws")
+        require_splits(self)
+        require_crop_fits(self)
         if self.folds < 2:
-            raise UserError(f"--folds {self.folds}: expected at least 2")
-        if not self.costs or not min(self.costs) > 0:
-            raise UserError(f"--costs {show(self.costs)}: expected one or more numbers above 0")
+            refuse(self, "folds", "at least 2")
         if self.shots and min(self.shots) < 1:
-            raise UserError(f"--shots {show(self.shots)}: expected numbers of images above 0, or none")
+            refuse(self, "shots", "numbers of images above 0, or none")
 
 
 _PAPER = SvmProtocol(id="voc-svm/goyal@1", expected_images=(("train", 5011), ("test", 4952)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.detection.detectron2_heads import register_extra_norm_heads
 from benchmarks.detection.embedded_model import FPN_BOX_HEADS
-from benchmarks.detection.protocol import DetectionProtocol, check_model
+from benchmarks.detection.protocol import DetectionProtocol
 from mocobench.runtime.errors import UserError
 from transfer.backbone import InputSpec
 
@@ -31,11 +31,10 @@ def build_config(
         norm: Detectron2's name of the norm that stands for the protocol's on these devices.
 
     Raises:
-        UserError: a model that there is not, or a value that Detectron2's configuration cannot hold.
+        UserError: a value that Detectron2's configuration cannot hold.
     """
     from detectron2.config import get_cfg
 
-    check_model(protocol)
     cfg = get_cfg()
     _set_model(cfg, protocol, num_classes=num_classes, norm=norm)
     if protocol.model == "R50-FPN":
@@ -112,7 +111,8 @@ def _set_solver(cfg: Any, protocol: DetectionProtocol) -> None:
     solver = cfg.SOLVER
     solver.IMS_PER_BATCH = protocol.batch_size
     solver.MAX_ITER = protocol.iterations
-    solver.STEPS = tuple(protocol.decay_iterations)
+    # It has no place for those that training never reaches.
+    solver.STEPS = tuple(at for at in protocol.decay_iterations if at < protocol.iterations)
     solver.GAMMA = protocol.decay_factor
     solver.WARMUP_ITERS = protocol.warmup_iterations
     solver.WARMUP_FACTOR = protocol.warmup_factor

@@ -12,7 +12,7 @@ from benchmarks.detection.embedded.fpn import FPN
 from benchmarks.detection.embedded.rcnn import RCNN, build_r50_c4, build_r50_fpn
 from benchmarks.detection.embedded.regions import RegionSettings
 from benchmarks.detection.embedded.rpn import ProposalSettings
-from benchmarks.detection.protocol import DetectionProtocol, check_model
+from benchmarks.detection.protocol import DetectionProtocol
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import derive_seed
 from transfer.backbone import Backbone, is_counter
@@ -33,9 +33,8 @@ def build_model(backbone: Backbone, protocol: DetectionProtocol, *, num_classes:
     """The protocol's detector with the backbone's weights and all others drawn from the seed, on the CPU.
 
     Raises:
-        UserError: the backbone is not a ResNet-50, or the protocol's model is none that there is.
+        UserError: the backbone is not a ResNet-50.
     """
-    check_model(protocol)
     if backbone.arch != "resnet50":
         raise UserError(
             f"{backbone.provenance.source}: expected a resnet50 for {protocol.model}, found a {backbone.arch}"

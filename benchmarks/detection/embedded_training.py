@@ -71,8 +71,8 @@ def fine_tune(
         run: what tells this run from others in that folder; see `describe_run`.
 
     Raises:
-        UserError: the backbone is not a ResNet-50, the protocol asks for another model, the batch does not divide, an
-            image or annotation cannot be used, memory runs out, a loss is not finite, or the folder holds another run.
+        UserError: the backbone is not a ResNet-50, the batch does not divide, an image or annotation cannot be used,
+            memory runs out, a loss is not finite, or the folder holds another run.
     """
     started = time.monotonic()
     training, is_synchronised = _prepare(backbone, train, protocol, context)

@@ -10,15 +10,34 @@ mask_rcnn_R_50_FPN_3x_syncbn.yaml with a 1x schedule and nothing frozen.
 
 from dataclasses import dataclass, replace
 
+from benchmarks.ranges import (
+    require_above_zero,
+    require_fraction,
+    require_from_zero,
+    require_one_of,
+    require_rising,
+    require_splits,
+)
 from mocobench.runtime.errors import UserError
 
 # The box heads that a model can have.
 BOX_HEADS = {"R50-C4": ("res5",), "R50-FPN": ("2fc", "4conv1fc")}
+# What a task's data and evaluators leave to choose from.
+CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
+    "voc-detection": {"classes": ("voc", "found"), "metric": ("voc-11-point", "voc-area")},
+    "coco-detection": {"classes": ("found",), "metric": ("coco",)},
+}
 
 
 @dataclass(frozen=True)
 class DetectionProtocol:
-    """Every value that moves a detection number. Lengths in pixels, iterations in optimizer steps."""
+    """Every value that moves a detection number. Lengths in pixels, iterations in optimizer steps.
+
+    The task that `id` begins with says which classes and metrics there are, and whether there may be masks.
+
+    Raises on construction:
+        UserError: a setting is out of its range, or the model is none that the engines have.
+    """
 
     id: str
     expected_images: tuple[tuple[str, int], ...]
@@ -60,6 +79,39 @@ class DetectionProtocol:
     weight_decay: float = 1e-4  # [d2]
     weight_decay_norm: float = 0.0  # [d2]
     precise_bn_batches: int = 200  # [moco] switches it on, [d2] says how many
+
+    def __post_init__(self) -> None:
+        task = self.id.split("/")[0]
+        for name, choices in CHOICES[task].items():
+            require_one_of(self, name, choices)
+        if self.masks and task == "voc-detection":
+            raise UserError("--masks: expected --no-masks on voc-detection, whose objects are boxes alone")
+        require_splits(self)
+        _check_model(self)
+        require_above_zero(self, *(name for name in vars(self) if name.startswith(("rois_", "rpn_"))))
+        require_above_zero(self, "detections_per_image", "train_short_sides", "test_short_side", "max_long_side")
+        require_above_zero(self, "batch_size", "iterations", "learning_rate")
+        require_from_zero(self, "decay_factor", "warmup_iterations", "warmup_factor", "precise_bn_batches")
+        require_from_zero(self, "momentum", "weight_decay", "weight_decay_norm")
+        require_fraction(self, "score_threshold", "nms_threshold", "flip_probability")
+        require_rising(self, "decay_iterations")
+
+
+def _check_model(protocol: DetectionProtocol) -> None:
+    """Refuse an unknown model or norm, a box head of the other model, and a norm where the model has no place."""
+    model, found = protocol.model, ""
+    if model not in BOX_HEADS:
+        found = f"model {model}; use {' or '.join(BOX_HEADS)}"
+    elif protocol.box_head not in BOX_HEADS[model]:
+        found = f"{model} with box head {protocol.box_head}; use {' or '.join(BOX_HEADS[model])}"
+    elif protocol.norm not in ("SyncBN", "BN"):
+        found = f"norm {protocol.norm}; use SyncBN or BN"
+    elif protocol.extra_norm and model != "R50-C4":
+        found = f"{model} with extra_norm, which stands after the res5 of C4's heads; use --no-extra-norm"
+    elif protocol.norm_in_heads and model != "R50-FPN":
+        found = f"{model} with norm_in_heads, whose heads have no convolutions; use --no-norm-in-heads"
+    if found:
+        raise UserError(f"protocol {protocol.id}: expected a model that the engines have, found {found}")
 
 
 VOC_PAPER = DetectionProtocol(
@@ -123,27 +175,6 @@ COCO_FPN_4CONV1FC_1X = replace(
     box_head="4conv1fc",  # [pycontrast]
     norm_in_heads=True,  # [pycontrast]
 )
-
-
-def check_model(protocol: DetectionProtocol) -> None:
-    """Refuse a model that no engine has.
-
-    Raises:
-        UserError: an unknown model or norm, a box head of the other model, or a norm where the model has no place.
-    """
-    model, found = protocol.model, ""
-    if model not in BOX_HEADS:
-        found = f"model {model}; use {' or '.join(BOX_HEADS)}"
-    elif protocol.box_head not in BOX_HEADS[model]:
-        found = f"{model} with box head {protocol.box_head}; use {' or '.join(BOX_HEADS[model])}"
-    elif protocol.norm not in ("SyncBN", "BN"):
-        found = f"norm {protocol.norm}; use SyncBN or BN"
-    elif protocol.extra_norm and model != "R50-C4":
-        found = f"{model} with extra_norm, which stands after the res5 of C4's heads; use --no-extra-norm"
-    elif protocol.norm_in_heads and model != "R50-FPN":
-        found = f"{model} with norm_in_heads, whose heads have no convolutions; use --no-norm-in-heads"
-    if found:
-        raise UserError(f"protocol {protocol.id}: expected a model that the engines have, found {found}")
 
 
 def smoke(paper: DetectionProtocol, *, protocol_id: str, train_split: str, test_split: str) -> DetectionProtocol:
