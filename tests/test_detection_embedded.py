@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks.context import RunContext
 from benchmarks.detection.embedded import boxes as box_ops
 from benchmarks.detection.embedded.anchors import cell_anchors, grid_anchors
+from benchmarks.detection.embedded.heads import BoxPredictor
 from benchmarks.detection.embedded.masks import crop_targets, paste, to_rle
 from benchmarks.detection.embedded.matching import match, match_best_too, sample
 from benchmarks.detection.embedded.precise_bn import set_precise_statistics
@@ -233,6 +234,11 @@ def test_a_backbone_goes_to_its_place_whole() -> None:
 def test_a_smaller_backbone_is_refused() -> None:
     with pytest.raises(UserError, match="expected a resnet50 for R50-C4, found a resnet18"):
         build_model(random_backbone("resnet18", seed=0), PROTOCOL, num_classes=1, seed=0)
+
+
+def test_an_image_without_a_region_has_no_classes_and_no_deltas() -> None:
+    logits, deltas = BoxPredictor(in_channels=5, num_classes=3)(torch.zeros(0, 5))
+    assert (logits.shape, deltas.shape) == ((0, 4), (0, 3, 4))
 
 
 def test_a_loss_that_is_not_finite_names_iteration_and_images(squares: DetectionSet) -> None:

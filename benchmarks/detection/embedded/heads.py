@@ -25,7 +25,7 @@ class BoxPredictor(nn.Module):
         fill_normal(self.bbox_pred, std=0.001)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return at_least_float32(self.cls_score(x)), at_least_float32(self.bbox_pred(x)).view(len(x), -1, 4)
+        return at_least_float32(self.cls_score(x)), at_least_float32(self.bbox_pred(x)).unflatten(1, (-1, 4))
 
 
 def build_box_head(*, in_channels: int, size: int, num_convs: int, num_fcs: int, with_norm: bool) -> nn.Sequential:
