@@ -28,6 +28,7 @@ from benchmarks.run import (
     write_result,
 )
 from benchmarks.trials import Request, run_trials
+from mocobench.cli import main
 from mocobench.runtime.errors import UserError
 from transfer.network import random_backbone
 
@@ -79,6 +80,35 @@ def test_auto_takes_detectron2_when_it_is_there(monkeypatch: pytest.MonkeyPatch)
     assert choose_engine("embedded", engines) == ("embedded", "")
     with pytest.raises(UserError, match=r"expected Detectron2, but it is not installed; .*or use --engine embedded"):
         choose_engine("detectron2", engines)
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "runs_in"),
+    [
+        ("auto", "auto", "fp32"),
+        ("detectron2", "auto", "fp32"),
+        ("detectron2", "fp32", "fp32"),
+        ("embedded", "auto", "bf16"),
+        ("embedded", "bf16", "bf16"),
+        ("auto", "bf16", None),
+        ("detectron2", "bf16", None),
+    ],
+)
+def test_detectron2_runs_in_fp32(
+    engine: str, asked: str, runs_in: str | None, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    contexts: list[RunContext] = []
+    monkeypatch.setattr("benchmarks.run.why_no_detectron2", lambda: None)
+    monkeypatch.setattr("mocobench.runtime.device.has_native_bf16", lambda device: True)
+    monkeypatch.setattr("benchmarks.trials.run_trials", lambda request, context, num_trials: contexts.append(context))
+    command = ["bench", "voc-detection", "--backbone", "random", "--data", "d", "--device", "cpu"]
+    status = main([*command, "--engine", engine, "--precision", asked])
+    assert [context.precision for context in contexts] == ([runs_in] if runs_in else [])
+    assert status == (0 if runs_in else 2)
+    if runs_in is None:
+        assert (
+            "--engine detectron2: expected --precision fp32, found bf16, in which it rounds" in capsys.readouterr().err
+        )
 
 
 def test_a_plan_says_what_will_run_before_it_does() -> None:

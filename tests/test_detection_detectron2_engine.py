@@ -161,6 +161,14 @@ def test_voc_run_answers_as_the_embedded_engines(
         assert again.details["loss_curve"] == []
 
 
+def test_bf16_is_refused_before_anything_is_built(voc: Path, backbone: Backbone) -> None:
+    context = replace(CPU, engine="detectron2", precision="bf16")
+    with pytest.raises(
+        UserError, match=r"--engine detectron2: expected --precision fp32, found bf16.*--engine embedded"
+    ):
+        voc_detection.run(backbone, voc, VOC_PROTOCOLS["smoke"], context)
+
+
 def test_coco_run_answers_as_the_embedded_engines(coco: Path, backbone: Backbone) -> None:
     protocol = replace(COCO_PROTOCOLS["smoke"], **TINY)
     theirs = coco_detection.run(backbone, coco, protocol, replace(CPU, engine="detectron2"))

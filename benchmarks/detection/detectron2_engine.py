@@ -21,7 +21,7 @@ from benchmarks.detection.engine import Outcome
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData
 from benchmarks.detection.sampler import images_to_train_on
-from mocobench.runtime.device import autocast
+from mocobench.runtime.detectron2 import detectron2_precision
 from mocobench.runtime.distributed import is_main, world_size
 from mocobench.runtime.errors import UserError
 from transfer.backbone import Backbone
@@ -57,8 +57,6 @@ def run(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, co
         cfg.OUTPUT_DIR = str(context.out or workspace)
         evaluator = build_evaluator(data, protocol, name=test_name, workspace=workspace)
         model = build_model(cfg)
-        if context.precision == "bf16":
-            _cast_forward(model, context)
         curve: tuple[dict[str, float], ...] = ()
         start = 0
         if context.detector is None:
@@ -85,7 +83,8 @@ def run(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, co
 
 
 def _check(data: DetectionData, protocol: DetectionProtocol, context: RunContext) -> None:
-    """Refuse, before anything is built, what Detectron2 would only fail on later."""
+    """Refuse, before anything is built, what Detectron2 would only fail on later, or get wrong."""
+    detectron2_precision(context.precision)
     if context.images_per_pass is not None:
         raise UserError(
             "--engine detectron2: expected one pass for each batch, found --images-per-pass "
@@ -126,21 +125,6 @@ def _config(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol
     cfg.SOLVER.CHECKPOINT_PERIOD = context.checkpoint_every
     cfg.SEED = context.seed % 2**32  # NumPy takes no more
     return cfg
-
-
-def _cast_forward(model: Any, context: RunContext) -> None:
-    """Run the model under our autocast in training, PreciseBN and testing: Detectron2's own is fp16 on CUDA alone."""
-    forward = model.forward
-
-    def cast(batch: list[dict[str, Any]]) -> Any:
-        with autocast(context.device, context.precision):
-            return forward(batch)
-
-    model.forward = cast
-    # Class scores and losses in fp32, as CUDA's autocast has them and the CPU's has not.
-    model.roi_heads.box_predictor.register_forward_hook(
-        lambda module, inputs, outputs: tuple(tensor.float() for tensor in outputs)
-    )
 
 
 @contextlib.contextmanager

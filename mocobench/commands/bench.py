@@ -117,8 +117,9 @@ def _bench(args: argparse.Namespace) -> None:
 
     from benchmarks.context import RunContext
     from benchmarks.protocol import settings_of
-    from benchmarks.run import load_task
+    from benchmarks.run import choose_engine, load_task
     from benchmarks.trials import Request, run_trials
+    from mocobench.runtime.detectron2 import detectron2_precision
     from mocobench.runtime.device import choose_device, choose_precision
     from mocobench.runtime.distributed import process_group
 
@@ -126,7 +127,8 @@ def _bench(args: argparse.Namespace) -> None:
         raise UserError(f"--visualize {args.visualize}: expected a folder for the pictures, found none; add --out DIR")
     if getattr(args, "detector", None) and args.trials:
         raise UserError("--detector: expected no --trials with it, found both; one trained detector gives one result")
-    names = {name for protocol in load_task(args.task).PROTOCOLS.values() for name in settings_of(protocol)}
+    task = load_task(args.task)
+    names = {name for protocol in task.PROTOCOLS.values() for name in settings_of(protocol)}
     request = Request(
         task=args.task,
         backbone=args.backbone,
@@ -139,7 +141,9 @@ def _bench(args: argparse.Namespace) -> None:
         command=command_of(args),
     )
     device = choose_device(args.device)
-    chosen = {"device": device, "precision": choose_precision(args.precision, device), "num_workers": args.workers}
+    engine, _ = choose_engine(args.engine, task.ENGINES)
+    asked = detectron2_precision(args.precision) if engine == "detectron2" else args.precision
+    chosen = {"device": device, "precision": choose_precision(asked, device), "num_workers": args.workers}
     given = {f.name: getattr(args, f.name) for f in fields(RunContext) if hasattr(args, f.name)}
     with process_group(device):
         run_trials(request, RunContext(**(given | chosen)), num_trials=args.trials)
