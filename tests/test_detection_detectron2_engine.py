@@ -211,6 +211,27 @@ def test_a_loss_that_is_not_finite_names_the_images(voc: Path, backbone: Backbon
         voc_detection.run(backbone, voc, protocol, replace(CPU, engine="detectron2"))
 
 
+@pytest.mark.parametrize(
+    ("where", "settings"),
+    [
+        ("forward", "use --engine embedded --images-per-pass N, .*; or lower --batch-size"),
+        ("inference", "lower --test-s"),
+    ],
+)
+def test_out_of_memory_says_what_to_do(
+    where: str, settings: str, voc: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    if where == "forward":
+        monkeypatch.setattr("detectron2.modeling.GeneralizedRCNN.forward", fail)
+    monkeypatch.setattr("detectron2.modeling.GeneralizedRCNN.inference", fail)
+    protocol = replace(VOC_PROTOCOLS["smoke"], **{**TINY, "iterations": 2, "decay_iterations": ()})
+    with pytest.raises(UserError, match=rf"expected enough memory, found CUDA out of memory.*; {settings}"):
+        voc_detection.run(backbone, voc, protocol, replace(CPU, engine="detectron2"))
+
+
 def read(voc: Path) -> DetectionData:
     return read_voc(voc, train_splits=("trainval",), test_splits=("test",), classes="found")
 

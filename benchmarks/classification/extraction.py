@@ -20,6 +20,7 @@ from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import RunContext
 from mocobench.runtime.distributed import barrier, gather_objects, gather_tensors, is_main, rank, world_size
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.neighbors import half_precision_bank
 from mocobench.runtime.progress import progress
 
@@ -109,7 +110,8 @@ class _Pass:
         return len(self.images), self.frozen.backbone.feature_size
 
     def in_memory(self) -> KeptFeatures:
-        features, num_rows = torch.empty(self.shape, dtype=FORMS[self.form]), 0
+        with out_of_memory_means(f"{self.label} of {len(self.images)} images", remedy="keep them in --features DIR"):
+            features, num_rows = torch.empty(self.shape, dtype=FORMS[self.form]), 0
 
         def append(part: torch.Tensor) -> None:
             nonlocal num_rows

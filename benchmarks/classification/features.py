@@ -7,10 +7,12 @@ from torch import nn
 
 from benchmarks.classification.folded import FoldedResNet, fold_resnet
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from transfer.backbone import Backbone, is_counter
 from transfer.network import build_network
 
 FEATURE_BATCH = 128  # images per forward pass; bounds memory and moves no number, BN being in eval mode
+LESS_MEMORY = "use --device cpu, or lower --image-size, which changes the protocol"
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class FrozenBackbone:
         """Pooled features (N, C), float32 on the device, of uint8 RGB images (N, 3, H, W).
 
         Raises:
-            UserError: a feature is not finite.
+            UserError: a feature is not finite, or memory runs out.
         """
-        images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
-        with torch.no_grad():
+        with out_of_memory_means(f"features of {len(images)} images at a time", remedy=LESS_MEMORY), torch.no_grad():
+            images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
             features = self.folded(self.backbone.input.prepare(images.float() / 255))
         if not features.isfinite().all():
             raise UserError(

@@ -25,9 +25,12 @@ from benchmarks.detection.curve_log import CurveLog
 from mocobench.runtime.device import autocast
 from mocobench.runtime.distributed import part_sizes, rank, sum_gradients, sum_over_ranks
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress, say
 from transfer.backbone import Backbone
 from transfer.network import build_network
+
+LESS_MEMORY = "lower --bn-batch or --image-size, which change the protocol"
 
 
 @dataclass
@@ -72,7 +75,7 @@ def fine_tune(
     """Train the backbone and a new classifier, BN in training mode; the network comes back in eval mode.
 
     Raises:
-        UserError: an image cannot be read, the loss is not finite, or a checkpoint is of another run.
+        UserError: an image cannot be read, the loss is not finite, memory runs out, or a checkpoint is of another run.
     """
     checkpoints = checkpoints or Checkpoints()
     tuning = _start(backbone, labelled, protocol, context)
@@ -85,7 +88,8 @@ def fine_tune(
     with progress(total=protocol.epochs * len(labelled), done=done, label="fine-tuning", unit="image") as bar:
         while tuning.epoch < protocol.epochs:
             for batch in _batches_left(tuning, labelled):
-                bar.update(_step(tuning, batch, num_steps=num_steps))
+                with out_of_memory_means(f"a step at --bn-batch {protocol.bn_batch}", remedy=LESS_MEMORY):
+                    bar.update(_step(tuning, batch, num_steps=num_steps))
                 if (tuning.epoch * num_steps + tuning.step) % checkpoints.every == 0 and tuning.step < num_steps:
                     checkpoints.save(tuning.state())
             tuning.losses.append(tuning.total / len(labelled))

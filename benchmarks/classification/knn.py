@@ -12,6 +12,7 @@ from benchmarks.protocol import show
 from benchmarks.result import Metric
 from mocobench.runtime.distributed import gather_parts, rank, world_size
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.neighbors import knn_predictions
 from transfer.backbone import Backbone
 
@@ -25,7 +26,7 @@ def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunC
     features and the queries. Classes are described at the k nearest to 20, so that none is chosen.
 
     Raises:
-        UserError: bad data, or more neighbours than training images.
+        UserError: bad data, more neighbours than training images, or too little memory.
     """
     splits = read_splits(data)
     require_enough_neighbors(protocol.neighbors, len(splits.train))
@@ -33,14 +34,17 @@ def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunC
     view = CenterView(protocol.test_resize, protocol.image_size)
     splits, train, (features, labels) = extract_splits(frozen, splits, view, context, train_form="unit float16")
     require_enough_neighbors(protocol.neighbors, len(splits.train))
-    own = knn_predictions(
-        train,
-        features.tensor_split(world_size())[rank()],
-        neighbors=protocol.neighbors,
-        num_classes=len(splits.train.classes),
-        temperature=protocol.temperature,
-        device=context.device,
-    )
+    queries = features.tensor_split(world_size())[rank()]
+    remedy = "use --device cpu, or more processes (torchrun), which share them"
+    with out_of_memory_means(f"the neighbours of {len(queries)} images", remedy=remedy):
+        own = knn_predictions(
+            train,
+            queries,
+            neighbors=protocol.neighbors,
+            num_classes=len(splits.train.classes),
+            temperature=protocol.temperature,
+            device=context.device,
+        )
     predicted = {k: gather_parts(classes, len(labels)) for k, classes in own.items()}
     frozen.require_unmoved()
     metrics = {f"top1_k{k}": 100 * int((classes == labels).sum()) / len(labels) for k, classes in predicted.items()}

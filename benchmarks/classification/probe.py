@@ -17,7 +17,13 @@ from benchmarks.classification.probe_record import ProbeRun, curve_points
 from benchmarks.classification.protocol import LinearProtocol
 from benchmarks.detection.curve_log import CurveLog
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress, say
+
+LESS_MEMORY = (
+    "use --device cpu, or lower --batch-size or the number of --learning-rate and --weight-decay, which change the "
+    "protocol"
+)
 
 EpochBatches = Callable[[int, int], Iterator[Batch]]  # of (epoch, first): its batches from the `first` on
 
@@ -68,7 +74,7 @@ def fit_probe(
     labels (V,). Every rank takes the same steps on the same features. The curve goes to the folder `out`.
 
     Raises:
-        UserError: no head's loss is finite, or a checkpoint is of another run.
+        UserError: no head's loss is finite, memory runs out, or a checkpoint is of another run.
     """
     checkpoints = checkpoints or Checkpoints()
     rates, decays = zip(*grid(protocol), strict=True)
@@ -111,7 +117,8 @@ def _train_epoch(
     for features, labels in batches:
         device, position = heads.weight.device, training.epoch + training.step / num_steps
         factor = rate_factor(protocol, position)
-        losses = heads.step(features.to(device), labels.to(device), rate_factor=factor).cpu()
+        with out_of_memory_means(f"a step on {len(labels)} images", remedy=LESS_MEMORY):
+            losses = heads.step(features.to(device), labels.to(device), rate_factor=factor).cpu()
         if not losses.isfinite().any():
             raise UserError(_divergence(losses[0].item(), training.epoch, heads.solver, feature_norm=feature_norm))
         training.total += losses.double() * len(labels)

@@ -9,7 +9,7 @@ from msgspec import structs
 from benchmarks.classification.checkpoint import checkpoints_of
 from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import CenterView, LabelledSplits, image_batches, leave_out, read_splits
-from benchmarks.classification.features import FEATURE_BATCH
+from benchmarks.classification.features import FEATURE_BATCH, LESS_MEMORY
 from benchmarks.classification.fine_tuning import FineTuning, fine_tune, logits_of
 from benchmarks.classification.held_out import hold_out
 from benchmarks.classification.readable import unreadable
@@ -19,6 +19,7 @@ from benchmarks.context import Measurement, RunContext
 from benchmarks.result import Metric, SplitIdentity
 from mocobench.runtime.distributed import gather_parts, rank, world_size
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import say
 from transfer.backbone import Backbone
 
@@ -31,7 +32,8 @@ def run_semi(backbone: Backbone, data: Path, protocol: SemiProtocol, context: Ru
     With `context.out`, goes on from the last checkpoint there, and leaves the curve and a picture of the confusions.
 
     Raises:
-        UserError: bad data, a bad list, a loss that is not finite, or more processes than passes in a batch.
+        UserError: bad data, a bad list, a loss that is not finite, too little memory, or more processes than a batch
+            has passes.
     """
     require_a_pass_for_each_process(protocol)
     splits = read_splits(data)
@@ -131,5 +133,6 @@ def best_classes(tuning: FineTuning, val: LabelledImages) -> torch.Tensor:
         num_workers=context.num_workers,
         on_bad_image=context.on_bad_image,
     ):
-        found.append(logits_of(tuning, images).cpu().topk(count, dim=1).indices)
+        with out_of_memory_means(f"classifying {len(images)} images at a time", remedy=LESS_MEMORY):
+            found.append(logits_of(tuning, images).cpu().topk(count, dim=1).indices)
     return gather_parts(torch.cat(found), len(val))

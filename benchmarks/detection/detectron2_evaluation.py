@@ -12,11 +12,13 @@ import numpy as np
 
 from benchmarks.detection.detectron2_data import POSITION, inference_batches
 from benchmarks.detection.embedded.masks import to_rle
+from benchmarks.detection.engine import LESS_MEMORY
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData, Detections, DetectionSet, LabelledImage
 from benchmarks.detection.voc_metric import ONE_BASED
 from mocobench.runtime.distributed import gather_objects
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress
 
 # Detectron2's words -> those of our tasks' metrics.
@@ -135,13 +137,16 @@ def detect_and_score(
     """Detections of every test image in order, and Detectron2's scores for them in percent by our metrics' names.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read, or memory runs out.
     """
     from detectron2.evaluation import inference_on_dataset
 
     collector = Collector(data.test.images)
     bar = progress(inference_batches(cfg), label="detect", unit="image")
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+    with (
+        contextlib.redirect_stdout(io.StringIO()),  # pycocotools prints
+        out_of_memory_means("detecting in one image", remedy=LESS_MEMORY),
+    ):
         results = gather_objects(inference_on_dataset(model, bar, [collector, evaluator]))[0]  # rank 0 has scored
     detections = collector.all_found()
     any_found = any(len(each.scores) for each in detections)

@@ -14,12 +14,17 @@ from benchmarks.detection.embedded_training import CURVE_STEP
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData, DetectionSet
 from benchmarks.detection.sampler import sampler_seed
-from mocobench.runtime.distributed import copy_from_main, is_main, rank
+from mocobench.runtime.distributed import copy_from_main, is_main, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import write_text
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress
 from transfer.backbone import Backbone
 
+LESS_MEMORY = (
+    "use --engine embedded --images-per-pass N, which leaves the batch as it is; or lower --batch-size, "
+    "--train-short-sides or --rois-per-image, which change the protocol"
+)
 # Beside Detectron2's checkpoints: the run that they are of.
 RUN_FILE = "detectron2_run.json"
 
@@ -66,8 +71,8 @@ def fine_tune(
         The points of the loss curve, and the iteration that training started from.
 
     Raises:
-        UserError: a loss is not finite, an image cannot be read, the backbone's weights found no place, or the folder
-            holds checkpoints of another run.
+        UserError: a loss is not finite, an image cannot be read, memory runs out, the backbone's weights found no
+            place, or the folder holds checkpoints of another run.
     """
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.utils.env import seed_all_rng
@@ -85,7 +90,10 @@ def fine_tune(
         load_start(model, checkpointer, backbone, protocol, file=workspace / "backbone.pkl", seed=context.seed)
     seed_all_rng(cfg.SEED + rank())
     try:
-        trainer.train(start, protocol.iterations)
+        with out_of_memory_means(
+            f"training on {protocol.batch_size // world_size()} images at a time", remedy=LESS_MEMORY
+        ):
+            trainer.train(start, protocol.iterations)
     except FloatingPointError as error:
         raise _diverged(trainer.iter, trainer.data_loader.latest, data.train, str(error)) from error
     copy_from_main(list(model.buffers()))  # the statistics that rank 0 saved; without SyncBN each has its own

@@ -13,6 +13,7 @@ from benchmarks.detection.embedded.instances import Found
 from benchmarks.detection.embedded.masks import paste, to_rle
 from benchmarks.detection.embedded_checkpoint import DETECTIONS
 from benchmarks.detection.embedded_training import TrainedDetector
+from benchmarks.detection.engine import LESS_MEMORY
 from benchmarks.detection.input import assemble, inference_batches
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import Detections, DetectionSet, LabelledImage
@@ -41,9 +42,8 @@ def detect(
     left = test.images[len(detections) :]
     own = _detect(trained, left[rank() :: world_size()], protocol, context)
     bar = progress(total=len(test.images), done=len(detections), label="detect", unit="image")
-    remedy = "lower --test-short-side, --rpn-post-nms-test or --detections-per-image, which change the protocol"
     for _ in range(ceil(len(left) / (CHUNK * world_size()))):
-        with out_of_memory_means("detecting in one image", remedy=remedy):
+        with out_of_memory_means("detecting in one image", remedy=LESS_MEMORY):
             shares = gather_objects(list(islice(own, CHUNK)))
         # Rank r has every world-th image from r on, so that the chunk is their first, their second, ...
         chunk = [each for each in chain.from_iterable(zip_longest(*shares)) if each is not None]

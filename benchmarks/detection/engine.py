@@ -16,6 +16,9 @@ from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData, Detections
 from transfer.backbone import Backbone
 
+# What detecting can do without.
+LESS_MEMORY = "lower --test-short-side, --rpn-post-nms-test or --detections-per-image, which change the protocol"
+
 
 @dataclass(frozen=True)
 class Outcome:
