@@ -35,6 +35,12 @@ def test_vote_by_hand() -> None:
     assert vote(cosines, labels, num_classes=2, temperature=tie * 0.99).tolist() == [0]
 
 
+def test_a_vote_of_weights_that_float32_cannot_hold_by_hand() -> None:
+    # Relative to the nearest, class 1 has 1 + e^-1 + e^-2 = 1.50 and class 0 has e^-9; e^99 itself is beyond float32.
+    cosines, labels = torch.tensor([[0.99, 0.98, 0.97, 0.90]]), torch.tensor([[1, 1, 1, 0]])
+    assert vote(cosines, labels, num_classes=2, temperature=0.01).tolist() == [1]
+
+
 def test_nearest_by_hand() -> None:
     bank = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 3.0], [-1.0, 0.0]])
     cosines, positions = nearest(torch.tensor([[10.0, 1.0]]), bank, k=3, device=CPU)

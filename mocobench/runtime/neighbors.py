@@ -68,7 +68,8 @@ def _first_largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
 
 def vote(cosines: torch.Tensor, labels: torch.Tensor, *, num_classes: int, temperature: float) -> torch.Tensor:
     """The class (Q,) with the largest sum of exp(cosine / temperature) over the neighbours' labels; both (Q, k)."""
-    weights = (cosines / temperature).exp()
+    # Of each query all weights are divided by the largest, which at a small temperature overflows.
+    weights = ((cosines - cosines.amax(dim=1, keepdim=True)) / temperature).exp()
     scores = weights.new_zeros(len(cosines), num_classes).scatter_add_(1, labels, weights)
     return scores.argmax(dim=1)
 
