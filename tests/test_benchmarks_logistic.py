@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.classification.features import FrozenBackbone
 from benchmarks.classification.logistic import LogisticFit, fit_logistic, objective, principal_axes
 from benchmarks.classification.logistic_probe import ranked_hits, run_logistic
 from benchmarks.classification.protocol import LogisticProtocol
@@ -118,3 +119,10 @@ def test_the_task_end_to_end(bright_and_dark: Path) -> None:
     # Both are right about all images held out, so the first counts.
     assert measurement.details["l2"] == 1e-1
     assert measurement.details["per_class"]["dark"] == {"top1": 100.0, "images": 3}
+
+
+def test_features_that_are_all_zero_tell_nothing(bright_and_dark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FrozenBackbone, "features", lambda self, images: torch.zeros(len(images), 512))
+    measurement = run_logistic(random_backbone("resnet18", 0), bright_and_dark, SMALL, CONTEXT)
+    assert measurement.metrics == {"top1": 50.0, "top5": 100.0}
+    assert measurement.details["objective"] == pytest.approx(math.log(2))  # of two classes of equal size

@@ -12,7 +12,15 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import LinearSVC
 from tiny_classification import run_tiny
 
-from benchmarks.classification.svm import Examples, choose_cost, fit_and_score, image_ap, low_shot, run_svm
+from benchmarks.classification.svm import (
+    Examples,
+    choose_cost,
+    fit_and_score,
+    image_ap,
+    low_shot,
+    run_svm,
+    unit_length,
+)
 from benchmarks.classification.svm_images import presence
 from benchmarks.classification.svm_protocol import SVM_PROTOCOLS, SvmProtocol
 from benchmarks.context import RunContext
@@ -95,7 +103,7 @@ def test_the_task_end_to_end(voc: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert set(measurement.details["per_class"]) == {"cat", "dog"}
     assert measurement.details["per_class"]["cat"]["train_images"] == 6
     assert len(measurement.details["left_out"]) == 18
-    assert "left out, with too few positive images: aeroplane, bicycle, bird," in capsys.readouterr().out
+    assert "left out, with too few positive or negative images: aeroplane, bicycle, bird," in capsys.readouterr().out
 
 
 def test_processes_share_the_classes(voc: Path) -> None:
@@ -106,8 +114,26 @@ def test_processes_share_the_classes(voc: Path) -> None:
 
 
 def test_no_class_with_enough_images_is_an_error(voc: Path) -> None:
-    with pytest.raises(UserError, match="expected a class with 7 positive training images and one to test on"):
+    with pytest.raises(
+        UserError, match="expected a class with 7 positive and as many negative training images and a positive"
+    ):
         run_svm(random_backbone("resnet18", 0), voc, SvmProtocol(**{**vars(SMALL), "folds": 7}), CONTEXT)
+
+
+def test_a_class_that_every_training_image_shows_is_left_out(voc: Path) -> None:
+    for path in (voc / "Annotations").glob("*.xml"):
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+        text = path.read_text().replace("</annotation>", f"<object><name>person</name>{box}</object></annotation>")
+        path.write_text(text)
+    measurement = run_svm(random_backbone("resnet18", 0), voc, SMALL, CONTEXT)
+    assert set(measurement.details["per_class"]) == {"cat", "dog"}
+    assert "person" in measurement.details["left_out"]
+
+
+def test_features_of_unit_length_by_hand() -> None:
+    features = unit_length(np.float32([[3, 4], [0, 0], [0, 1e-30]]))
+    np.testing.assert_allclose(features, [[0.6, 0.8], [0, 0], [0, 1e-18]], rtol=1e-6)
+    assert features.dtype == np.float32
 
 
 def test_settings_out_of_range() -> None:

@@ -113,7 +113,9 @@ def test_lists_that_lack_other_images_have_other_hashes(voc: Path) -> None:
 def test_too_few_that_can_be_read_are_an_error(voc: Path) -> None:
     for index in range(1, 12):
         cut(voc, f"trainval{index}.jpg")
-    with pytest.raises(UserError, match="expected a class with 3 positive training images and one to test on"):
+    with pytest.raises(
+        UserError, match="expected a class with 3 positive and as many negative training images and a positive"
+    ):
         run_svm(random_backbone("resnet18", 0), voc, SMALL, SKIP)
 
 

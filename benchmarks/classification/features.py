@@ -12,6 +12,7 @@ from transfer.backbone import Backbone, is_counter
 from transfer.network import build_network
 
 FEATURE_BATCH = 128  # images per forward pass; bounds memory and moves no number, BN being in eval mode
+LEAST_NORM = 1e-12  # what features are divided by where they are all zero, as F.normalize has it
 LESS_MEMORY = "use --device cpu, or lower --image-size, which changes the protocol"
 
 

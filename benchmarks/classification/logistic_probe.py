@@ -8,7 +8,7 @@ import torch
 from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import Batch, CenterView, read_splits
 from benchmarks.classification.extraction import extract_splits
-from benchmarks.classification.features import freeze, mean_norm
+from benchmarks.classification.features import LEAST_NORM, freeze, mean_norm
 from benchmarks.classification.held_out import hold_out
 from benchmarks.classification.logistic import LogisticFit, PrincipalAxes, fit_logistic, principal_axes
 from benchmarks.classification.protocol import LogisticProtocol
@@ -31,7 +31,7 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     center = CenterView(protocol.test_resize, protocol.image_size)
     splits, train, val = extract_splits(frozen, read_splits(data), center, context)
-    scale, num_classes = mean_norm(train[0]), len(splits.train.classes)
+    scale, num_classes = max(mean_norm(train[0]), LEAST_NORM), len(splits.train.classes)
     with out_of_memory_means(f"logistic regression on {len(splits.train)} images", remedy=LESS_MEMORY):
         chosen = choose_and_fit((train[0] / scale, train[1]), num_classes, protocol, context)
     frozen.require_unmoved()

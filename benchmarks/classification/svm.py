@@ -14,7 +14,7 @@ import torch
 from benchmarks.classification.class_precision import precision_details
 from benchmarks.classification.data import CenterView
 from benchmarks.classification.extraction import extract_folder
-from benchmarks.classification.features import FrozenBackbone, freeze, mean_norm
+from benchmarks.classification.features import LEAST_NORM, FrozenBackbone, freeze, mean_norm
 from benchmarks.classification.svm_images import (
     ABSENT,
     DIFFICULT,
@@ -55,7 +55,7 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
 
     The ranks share the features and the classes.
 
-    Classes with fewer positive images than folds, or none to test on, are left out of the mean, and said.
+    Classes with fewer positive or negative images than folds, or none to test on, are left out of the mean, and said.
 
     Raises:
         UserError: bad data, or no class that can be measured.
@@ -67,8 +67,8 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
     chosen, classes = measurable_classes(sets, protocol), sets.train.classes
     left_out = [name for label, name in enumerate(classes) if label not in chosen]
     if left_out:
-        say(f"left out, with too few positive images: {', '.join(left_out)}")
-    train, test = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (train_features, test_features))
+        say(f"left out, with too few positive or negative images: {', '.join(left_out)}")
+    train, test = unit_length(train_features), unit_length(test_features)
     presences = presence(sets.train), presence(sets.test)  # N x K
     own = {}
     for label in progress(chosen[rank() :: world_size()], label="SVMs", unit="class"):
@@ -96,6 +96,11 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
         "low_shot": spread,
     }
     return Measurement(metrics, metric_info, sets.identity, details)
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Features (N, C) over their norms; zeros stay zeros."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), LEAST_NORM)
 
 
 def extract_sets(

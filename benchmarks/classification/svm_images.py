@@ -81,16 +81,17 @@ def presence(images: DetectionSet) -> np.ndarray:
 
 
 def measurable_classes(sets: DetectionData, protocol: SvmProtocol) -> list[int]:
-    """Labels of the classes with positive images for each fold and for the test.
+    """Labels of the classes with positive and negative images for each fold, and positive ones for the test.
 
     Raises:
         UserError: there is none.
     """
-    positive, to_test_on = ((presence(images) == PRESENT).sum(axis=0) for images in (sets.train, sets.test))
-    enough = (positive >= protocol.folds) & (to_test_on >= 1)
-    chosen: list[int] = np.flatnonzero(enough).tolist()
+    trained, tested = presence(sets.train), presence(sets.test)
+    scarcest = np.minimum((trained == PRESENT).sum(axis=0), (trained == ABSENT).sum(axis=0))
+    chosen: list[int] = np.flatnonzero((scarcest >= protocol.folds) & (tested == PRESENT).any(axis=0)).tolist()
     if not chosen:
         raise UserError(
-            f"voc-svm: expected a class with {protocol.folds} positive training images and one to test on, found none"
+            f"voc-svm: expected a class with {protocol.folds} positive and as many negative training images and a "
+            "positive one to test on, found none; add images or lower --folds"
         )
     return chosen
