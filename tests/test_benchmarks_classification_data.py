@@ -1,15 +1,20 @@
 """Labelled folders: what is refused, how labels are matched, what views depend on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tiny_classification import PROTOCOLS, TASKS, tiny_network
+from torch.utils.data import DataLoader
 from torchvision.transforms import functional as F
 
 from benchmarks.classification.data import CenterView, RandomView, image_batches, read_splits
 from benchmarks.classification.protocol import KnnProtocol, LinearProtocol
+from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError
+from transfer.network import random_backbone
 
 RANDOM = RandomView(size=16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip_probability=0.5)
 CENTER = CenterView(resize=20, size=16)
@@ -100,6 +105,24 @@ def test_an_unreadable_image_is_one_line_that_names_it(folders: Path, num_worker
     with pytest.raises(UserError, match=r"dog/1\.png: expected an image that can be decoded") as caught:
         list(image_batches(train, range(9), view=CENTER, batch_size=2, seed=0, num_workers=num_workers))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["linear", "knn", "semi"])
+def test_a_run_on_the_processor_leaves_a_gpu_alone(
+    task: str, bright_and_dark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = []
+
+    def loader(*arguments: Any, **keywords: Any) -> Any:
+        pinned.append(keywords["pin_memory"])
+        return DataLoader(*arguments, **keywords)
+
+    monkeypatch.setattr("benchmarks.classification.data.DataLoader", loader)
+    monkeypatch.setattr("benchmarks.classification.fine_tuning.build_network", tiny_network)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    context = RunContext(seed=0, device=torch.device("cpu"), precision="fp32", num_workers=0)
+    TASKS[task](random_backbone("resnet18", 0), bright_and_dark, PROTOCOLS[task], context)
+    assert set(pinned) == {False}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +217,7 @@ def test_linear_settings_out_of_range(settings: dict[str, object], message: str)
 
 
 def test_knn_settings_out_of_range() -> None:
-    with pytest.raises(UserError, match=r"--neighbors 0,5: expected one or more numbers of neighbours above 0"):
+    with pytest.raises(UserError, match=r"--neighbors 0,5: expected one or more numbers above 0"):
         KnnProtocol(id="x", expected_images=(), neighbors=(0, 5))
     with pytest.raises(UserError, match=r"--temperature 0\.0: expected a number above 0"):
         KnnProtocol(id="x", expected_images=(), temperature=0.0)

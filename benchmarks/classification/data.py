@@ -204,18 +204,26 @@ def image_batches(
     epoch: int = 0,
     num_workers: int = 0,
     on_bad_image: str = "stop",
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """Yield views of the images in that order: uint8 RGB (N, 3, S, S) and int64 labels (N,); the last may be smaller.
 
     The same views come whatever the number of workers and the batch size. None is left out: where `on_bad_image` is
-    `skip`, they are images that have been looked at.
+    `skip`, they are images that have been looked at. `pin_memory` is for a run on CUDA, and starts it.
 
     Raises:
         UserError: an image cannot be read; it is named.
     """
     batches = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
     yield from listed_batches(
-        images, batches, view=view, seed=seed, epoch=epoch, num_workers=num_workers, on_bad_image=on_bad_image
+        images,
+        batches,
+        view=view,
+        seed=seed,
+        epoch=epoch,
+        num_workers=num_workers,
+        on_bad_image=on_bad_image,
+        pin_memory=pin_memory,
     )
 
 
@@ -228,6 +236,7 @@ def listed_batches(
     epoch: int = 0,
     num_workers: int = 0,
     on_bad_image: str = "stop",
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """As `image_batches`, with the positions in each batch, of which any may be empty.
 
@@ -235,12 +244,19 @@ def listed_batches(
         UserError: an image cannot be read; it is named.
     """
     views, labels = _Views(images, view, seed, epoch, REMEDIES[on_bad_image]), torch.tensor(images.labels)
-    for pixels, positions in _load(views, batches, num_workers):
+    for pixels, positions in _load(views, batches, num_workers, pin_memory=pin_memory):
         yield pixels, labels[positions]
 
 
 def batches_in_one_pass(
-    images: LabelledImages, batches: Sequence[list[int]], *, view: View, seed: int, num_workers: int, on_bad_image: str
+    images: LabelledImages,
+    batches: Sequence[list[int]],
+    *,
+    view: View,
+    seed: int,
+    num_workers: int,
+    on_bad_image: str,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """As `listed_batches`, with positions (N,) in place of labels; `skip` leaves out images that cannot be read.
 
@@ -248,16 +264,16 @@ def batches_in_one_pass(
         UserError: an image cannot be read, and `on_bad_image` is `stop`; it is named.
     """
     remedy = REMEDIES["stop"] if on_bad_image == "stop" else None
-    yield from _load(_Views(images, view, seed, 0, remedy), batches, num_workers)
+    yield from _load(_Views(images, view, seed, 0, remedy), batches, num_workers, pin_memory=pin_memory)
 
 
-def _load(views: _Views, batches: Sequence[list[int]], num_workers: int) -> Iterator[Batch]:
+def _load(views: _Views, batches: Sequence[list[int]], num_workers: int, *, pin_memory: bool) -> Iterator[Batch]:
     loader: DataLoader[Sample | UserError] = DataLoader(
         views,
         batch_sampler=batches,
         collate_fn=views.collate,
         num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
     )
     for batch in loader:
         if isinstance(batch, UserError):

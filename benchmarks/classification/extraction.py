@@ -197,6 +197,7 @@ class _Pass:
             seed=self.context.seed,
             num_workers=self.context.num_workers,
             on_bad_image=self.context.on_bad_image,
+            pin_memory=self.context.device.type == "cuda",
         )
         with progress(total=len(self.images), label=self.label, unit="image") as bar:
             for first in range(0, len(blocks), world_size()):

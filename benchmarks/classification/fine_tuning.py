@@ -140,6 +140,7 @@ def _batches_left(tuning: FineTuning, labelled: LabelledImages) -> Iterator[Shar
         epoch=tuning.epoch,
         num_workers=context.num_workers,
         on_bad_image=context.on_bad_image,
+        pin_memory=context.device.type == "cuda",
     )
     for passes, mine, (images, labels) in zip(batches, own, views, strict=True):
         sizes = [len(one) for one in mine]

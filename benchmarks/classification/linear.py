@@ -167,6 +167,7 @@ def augmented_batches(
             epoch=epoch,
             num_workers=context.num_workers,
             on_bad_image=context.on_bad_image,
+            pin_memory=context.device.type == "cuda",
         )
         for batch, (images, _) in zip(batches, views, strict=True):
             # The optimizer's batch may be too large for one forward pass, and a rank's part of the last one empty.

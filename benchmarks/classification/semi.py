@@ -132,6 +132,7 @@ def best_classes(tuning: FineTuning, val: LabelledImages) -> torch.Tensor:
         seed=context.seed,
         num_workers=context.num_workers,
         on_bad_image=context.on_bad_image,
+        pin_memory=context.device.type == "cuda",
     ):
         with out_of_memory_means(f"classifying {len(images)} images at a time", remedy=LESS_MEMORY):
             found.append(logits_of(tuning, images).cpu().topk(count, dim=1).indices)
