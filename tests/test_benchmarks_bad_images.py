@@ -85,6 +85,10 @@ def test_a_run_is_one_on_data_without_them(task: str, broken: Path, clean: Path)
     assert found.details["per_class"] == expected.details["per_class"]
 
 
+def test_of_no_images_none_is_bad(bright_and_dark: Path) -> None:
+    assert unreadable(read_splits(bright_and_dark).train.select([]), SKIP) == ()
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_features_are_those_of_a_list_without_them(
     frozen: FrozenBackbone, broken: Path, clean: Path, num_workers: int

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_classification import PROTOCOLS, TASKS
 from torch import nn
 
 from benchmarks.classification.data import RandomView, image_batches, read_splits
@@ -212,6 +213,28 @@ def test_the_held_out_part_takes_of_every_class_and_leaves_of_every_class() -> N
     # A quarter of 20; 0.75 of 3, rounded; of a single image nothing.
     assert torch.tensor(labels)[held].bincount(minlength=3).tolist() == [5, 1, 0]
     assert not torch.equal(held, hold_out(labels, fraction=0.25, seed=1)[1])
+
+
+def test_where_every_class_has_one_image_none_can_be_held_out() -> None:
+    with pytest.raises(UserError, match=r"expected a class with two training images or more, found one in each; add"):
+        hold_out([0, 2, 1], fraction=0.5, seed=0)
+    assert [positions.tolist() for positions in hold_out([0, 2, 1, 2], fraction=0.01, seed=0)] in (
+        [[0, 1, 2], [3]],
+        [[0, 2, 3], [1]],
+    )
+
+
+@pytest.mark.parametrize("task", ["lbfgs", "sweep", "sweep-once"])
+def test_where_none_can_be_held_out_is_said_before_any_work(
+    task: str, bright_and_dark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (bright_and_dark / "train").glob("*/[1-5].png"):
+        path.unlink()
+    monkeypatch.setattr("benchmarks.classification.features.FoldedResNet.__call__", None)
+    name, _, once = task.partition("-")
+    protocol = replace(PROTOCOLS[name], train_views="center-once") if once else PROTOCOLS[name]
+    with pytest.raises(UserError, match="found one in each; add images, or use --protocol paper"):
+        TASKS[name](random_backbone("resnet18", 0), bright_and_dark, protocol, CONTEXT)
 
 
 @pytest.mark.parametrize("train_views", ["center-once", "random-every-epoch"])

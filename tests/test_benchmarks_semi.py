@@ -48,6 +48,14 @@ def test_every_class_has_its_share_of_labels(bright_and_dark: Path) -> None:
     assert labelled_part(train, SMALL, replace(CONTEXT, seed=1)).paths != half.paths
 
 
+def test_the_only_image_of_a_class_is_labelled(bright_and_dark: Path) -> None:
+    train = read_splits(bright_and_dark).train
+    assert labelled_part(train.select([2, 7]), replace(SMALL, labels=0.01), CONTEXT).labels == (0, 1)
+    few = train.select([0, 6, 7, 8, 9])
+    assert labelled_part(few, replace(SMALL, labels=0.5), CONTEXT).labels == (0, 1, 1)
+    assert labelled_part(few, replace(SMALL, labels=0.9), CONTEXT).labels == (0, 1, 1, 1, 1)  # 3.6 of 4
+
+
 def test_a_list_names_the_labelled_images(bright_and_dark: Path, tmp_path: Path) -> None:
     (bright_and_dark / "train" / "dark" / "5.png").rename(bright_and_dark / "train" / "dark" / "d5.png")
     train = read_splits(bright_and_dark).train

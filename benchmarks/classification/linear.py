@@ -11,7 +11,7 @@ from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import Batch, CenterView, RandomView, leave_out, listed_batches, read_splits
 from benchmarks.classification.extraction import extract_folder
 from benchmarks.classification.features import FEATURE_BATCH, FrozenBackbone, freeze, mean_norm
-from benchmarks.classification.held_out import hold_out
+from benchmarks.classification.held_out import hold_out, require_some_to_hold_out
 from benchmarks.classification.probe import EpochBatches, fit_probe, grid
 from benchmarks.classification.probe_record import best_epoch, choose_head, describe_heads
 from benchmarks.classification.protocol import LinearProtocol
@@ -34,9 +34,11 @@ def run_linear(backbone: Backbone, data: Path, protocol: LinearProtocol, context
     `context.out`, goes on from the last checkpoint there, and leaves the curve and a picture of the confusions.
 
     Raises:
-        UserError: bad data, or a loss that is not finite, of every head where there are several.
+        UserError: bad data, nothing to hold out, or a loss that is not finite, of every head where there are several.
     """
     splits = read_splits(data)
+    if len(grid(protocol)) > 1:
+        require_some_to_hold_out(splits.train.labels)
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     center = CenterView(protocol.test_resize, protocol.image_size)
     # The validation crop never changes and neither does the backbone: its features are computed once, exactly.

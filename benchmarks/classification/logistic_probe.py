@@ -9,7 +9,7 @@ from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import Batch, CenterView, read_splits
 from benchmarks.classification.extraction import extract_splits
 from benchmarks.classification.features import LEAST_NORM, freeze, mean_norm
-from benchmarks.classification.held_out import hold_out
+from benchmarks.classification.held_out import hold_out, require_some_to_hold_out
 from benchmarks.classification.logistic import LogisticFit, PrincipalAxes, fit_logistic, principal_axes
 from benchmarks.classification.protocol import LogisticProtocol
 from benchmarks.context import Measurement, RunContext
@@ -26,11 +26,13 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     """Classify `data/val` by a regression on `data/train`: top-1 and top-5 accuracy.
 
     Raises:
-        UserError: bad data, an optimum that is not reached, or too little memory.
+        UserError: bad data, nothing to hold out, an optimum that is not reached, or too little memory.
     """
+    splits = read_splits(data)
+    require_some_to_hold_out(splits.train.labels)
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     center = CenterView(protocol.test_resize, protocol.image_size)
-    splits, train, val = extract_splits(frozen, read_splits(data), center, context)
+    splits, train, val = extract_splits(frozen, splits, center, context)
     scale, num_classes = max(mean_norm(train[0]), LEAST_NORM), len(splits.train.classes)
     with out_of_memory_means(f"logistic regression on {len(splits.train)} images", remedy=LESS_MEMORY):
         chosen = choose_and_fit((train[0] / scale, train[1]), num_classes, protocol, context)

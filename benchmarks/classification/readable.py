@@ -38,12 +38,12 @@ def unreadable(images: LabelledImages, context: RunContext) -> tuple[int, ...]:
 
 
 def require_readable(images: LabelledImages, bad: tuple[int, ...]) -> None:
-    """Refuse images of which all are bad.
+    """Refuse images of which all are bad; of no images none is.
 
     Raises:
         UserError: they are.
     """
-    if len(bad) == len(images):
+    if bad and len(bad) == len(images):
         raise UserError(
             f"--on-bad-image skip: expected images that can be read, found {len(bad)} that cannot, "
             f"{images.name(bad[0])} among them; look at --data"

@@ -11,7 +11,7 @@ from benchmarks.classification.confusion import class_details
 from benchmarks.classification.data import CenterView, LabelledSplits, image_batches, leave_out, read_splits
 from benchmarks.classification.features import FEATURE_BATCH, LESS_MEMORY
 from benchmarks.classification.fine_tuning import FineTuning, fine_tune, logits_of
-from benchmarks.classification.held_out import hold_out
+from benchmarks.classification.held_out import draw_of_each_class
 from benchmarks.classification.readable import unreadable
 from benchmarks.classification.semi_protocol import SemiProtocol
 from benchmarks.classification.torchvision_data import LabelledImages
@@ -94,7 +94,8 @@ def labelled_part(train: LabelledImages, protocol: SemiProtocol, context: RunCon
     if context.label_list is None:
         if protocol.labels == 1:
             return train
-        return train.select(hold_out(train.labels, fraction=protocol.labels, seed=context.seed)[1].tolist())
+        drawn = draw_of_each_class(train.labels, fraction=protocol.labels, seed=context.seed, leave=0)
+        return train.select(drawn.tolist())
     path = context.label_list
     try:
         names = path.read_text(encoding="utf-8").split()
