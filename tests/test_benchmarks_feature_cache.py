@@ -1,6 +1,8 @@
 """Features kept between runs: the same as computed anew, computed anew where anything differs or is damaged."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,6 +156,22 @@ def test_an_image_that_fails_leaves_no_file(frozen: FrozenBackbone, train: Image
     with pytest.raises(UserError, match=r"3\.png: expected an image that can be decoded"):
         extract(frozen, train, tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_what_another_process_is_writing_stays(frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    extract(frozen, train, kept)
+    (file,) = kept.iterdir()
+    file.unlink()
+    left, written, other = (kept / f".{name}.tmp" for name in (f"{file.name}.1", f"{file.name}.2", "else.1"))
+    for path in (left, written, other):
+        path.write_bytes(b"half of it")
+    lock = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", lock, written], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        one.stdout.readline()
+        extract(frozen, train, kept)
+        assert set(kept.iterdir()) == {file, written, other}
+        one.communicate(b"\n")
 
 
 def test_a_folder_that_cannot_be_written_is_named(frozen: FrozenBackbone, train: ImageFolder, tmp_path: Path) -> None:

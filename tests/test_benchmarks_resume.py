@@ -130,3 +130,4 @@ def test_a_kill_leaves_no_features_that_are_used(bright_and_dark: Path, tmp_path
     ((_, expected),) = in_processes(1, run_tiny, "knn", bright_and_dark)
     assert asdict(found) == asdict(expected)
     assert len(whole) == 1  # the validation features; those of the training images were half written
+    assert not list(kept_in.glob(".*"))

@@ -2,13 +2,15 @@
 
 A file is named by the hash of its key and is a safetensors file of `features` (N, C) and `left_out` (M,), the positions
 in the list of the images that could not be read. Its header holds the key and the SHA-256 of the values. It appears
-under its name when it is whole, so processes may share a folder: at worst two compute the same.
+under its name when it is whole, so processes may share a folder: at worst two compute the same. While it is written it
+is locked: what a process left that was killed is told by that from what another one is writing.
 """
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,15 +90,26 @@ def write_features(
 ) -> Iterator[FeatureFile]:
     """A file to append features to in the body; it appears at `path` when the body ends without an error.
 
-    `shape` is that of the features of all images; those in the file's `left_out` have none.
+    `shape` is that of the features of all images; those in the file's `left_out` have none. What processes that were
+    killed have written of the same features is removed.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
+    _remove_halves(path)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
+        with suppress(OSError):  # of a file system that has no locks; then nothing is removed either
+            fcntl.lockf(file, fcntl.LOCK_EX)
         features = FeatureFile(file, key, shape=shape, dtype=dtype)
         yield features
         features.close()
+
+
+def _remove_halves(path: Path) -> None:
+    for half_written in path.parent.glob(f".{path.name}.*.tmp"):
+        with suppress(OSError), half_written.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            half_written.unlink()
 
 
 def read_features(
