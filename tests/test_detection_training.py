@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from processes import in_processes
+from pycocotools import mask as coco_mask
 from tiny_detector import CONTEXT, PROTOCOL, build_tiny_model, draw_squares, run_tiny, use_tiny_model
 from torch import nn
 
 from benchmarks.detection import embedded_parts, embedded_step
 from benchmarks.detection.detections_file import append_detections, read_detections
+from benchmarks.detection.embedded.instances import Found
 from benchmarks.detection.embedded.solver import build_optimizer
 from benchmarks.detection.embedded_checkpoint import Checkpoint, save_checkpoint
+from benchmarks.detection.embedded_detection import to_detections
 from benchmarks.detection.embedded_parts import Parts, batches_of_parts, cut_batch, sample_generator
-from benchmarks.detection.records import Detections
+from benchmarks.detection.records import Detections, LabelledImage
 from mocobench.runtime.errors import UserError
 
 
@@ -300,6 +303,55 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
     content = torch.load(tmp_path / "out" / "detector_last.pth", weights_only=True)
     assert content["mocobench"]["iteration"] == 2
     assert all(tensor.isfinite().all() for tensor in content["model"].values())
+
+
+def test_a_loss_that_is_not_finite_in_a_later_pass_names_its_images(
+    squares: Path, tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, shown, looks = embedded_step.part_losses, [], []
+
+    def losses(training: Any, batch: Any, *, number: int, **keywords: Any) -> dict[str, torch.Tensor]:
+        found = original(training, batch, number=number, **keywords)
+        if training.iteration < 2 or number != 1:
+            return found
+        shown.extend(example.image_id for example in batch)
+        return {name: loss * float("inf") for name, loss in found.items()}
+
+    def isfinite(tensor: torch.Tensor) -> torch.Tensor:
+        looks.append(tuple(tensor.shape))
+        return torch.isfinite(tensor)
+
+    monkeypatch.setattr(embedded_step, "part_losses", losses)
+    monkeypatch.setattr(torch.Tensor, "isfinite", isfinite)
+    with pytest.raises(UserError) as caught:
+        run_tiny(squares, tmp_path / "out", images_per_pass=1)
+    assert str(caught.value).startswith(
+        f"iteration 3, images {shown[0]}: expected finite losses, found loss_rpn_cls in"
+    )
+    assert looks.count((4,)) == 3  # once in each iteration, at its four passes
+    content = torch.load(tmp_path / "out" / "detector_last.pth", weights_only=True)
+    assert content["mocobench"]["iteration"] == 2
+
+
+def test_what_is_found_leaves_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes, scores, labels and maps; however many masks are pasted, none of them does."""
+    moved: list[tuple[int, ...]] = []
+    original = torch.Tensor.cpu
+
+    def cpu(tensor: torch.Tensor) -> torch.Tensor:
+        moved.append(tuple(tensor.shape))
+        return original(tensor)
+
+    boxes = torch.tensor([[2.0, 2, 6, 6], [4, 0, 8, 8], [1, 1, 1, 9]])  # the last has no area
+    found = Found(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 2]), torch.ones(3, 28, 28))
+    record = LabelledImage("a", Path("a.png"), 20, 16, boxes.numpy(), *[np.zeros(3)] * 3)
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    detections = to_detections(found, record, size=(8, 10))
+    assert sorted(moved[:4]) == [(3,), (3,), (3, 4), (3, 28, 28)]  # before any of them is looked at
+    assert detections.labels.tolist() == [0, 1]
+    assert detections.boxes.tolist() == [[4, 4, 12, 12], [8, 0, 16, 16]]
+    areas = [int(coco_mask.area(mask)) for mask in detections.masks or ()]
+    assert areas == [64, 128]
 
 
 def test_weights_that_explode_in_the_last_iteration_are_found_in_precise_bn(squares: Path, tiny: None) -> None:

@@ -70,15 +70,14 @@ def _detect(
 
 def to_detections(found: Found, record: LabelledImage, *, size: tuple[int, int]) -> Detections:
     """What was found at the network's `size` (height, width), in the original image's pixels."""
+    found = found.cpu()  # at once: pasting looks at single coordinates, for each of which a GPU would wait
     height, width = size
     x, y = record.width / width, record.height / height
     boxes = found.boxes * found.boxes.new_tensor((x, y, x, y))
     boxes = box_ops.clip(boxes, (record.height, record.width))
     kept = box_ops.have_area(boxes)
     boxes = boxes[kept]
-    detections = Detections(
-        record.image_id, boxes.cpu().numpy(), found.scores[kept].cpu().numpy(), found.labels[kept].cpu().numpy()
-    )
+    detections = Detections(record.image_id, boxes.numpy(), found.scores[kept].numpy(), found.labels[kept].numpy())
     if found.mask_probabilities is None:
         return detections
     masks: list[dict[str, Any]] = [

@@ -1,6 +1,7 @@
 """One step of fine-tuning: losses of the parts of a batch, their mean gradient, and what to say when it fails."""
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 
@@ -52,18 +53,25 @@ class Training:
 
 
 def step(training: Training, passes: list[list[Example]]) -> dict[str, float]:
-    """One optimizer step on the mean gradient of all parts; the total loss and its parts, means over them too."""
+    """One optimizer step on the mean gradient of all parts; the total loss and its parts, means over them too.
+
+    Raises:
+        UserError: a loss is not finite; the weights are then those before the step.
+    """
     training.optimizer.zero_grad()
-    sums: dict[str, torch.Tensor] = {}
+    names: list[str] = []
+    found: list[torch.Tensor] = []  # of each pass: the total, then its parts
     for number, batch in enumerate(passes):
-        losses = _finite_losses(training, batch, number)
-        (losses["total_loss"] / training.parts.count).backward()
-        for name, loss in losses.items():
-            sums[name] = sums.get(name, 0) + loss.detach()
+        losses = part_losses(training, batch, purpose=TRAINING, number=number, iteration=training.iteration)
+        total = torch.stack(list(losses.values())).sum()
+        (total / training.parts.count).backward()
+        names = ["total_loss", *losses]
+        found.append(torch.stack([total, *losses.values()]).detach())
+    _require_finite(training, passes, names, found)
     sum_gradients(training.model.parameters())
     training.optimizer.step()
-    means = sum_over_ranks(torch.stack(list(sums.values()))) / training.parts.count
-    return dict(zip(sums, means.tolist(), strict=True))
+    means = sum_over_ranks(reduce(torch.add, found)) / training.parts.count
+    return dict(zip(names, means.tolist(), strict=True))
 
 
 def part_losses(
@@ -86,14 +94,15 @@ def part_losses(
         raise _diverged(training, batch, str(error)) from error
 
 
-def _finite_losses(training: Training, batch: list[Example], number: int) -> dict[str, torch.Tensor]:
-    """`total_loss` and its parts; raises UserError when they are not finite."""
-    losses = part_losses(training, batch, purpose=TRAINING, number=number, iteration=training.iteration)
-    total = torch.stack(list(losses.values())).sum()
-    if not total.isfinite():
-        parts = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())
-        raise _diverged(training, batch, parts)
-    return {"total_loss": total, **losses}
+def _require_finite(
+    training: Training, passes: list[list[Example]], names: list[str], found: list[torch.Tensor]
+) -> None:
+    """Looks at all passes at once: each look makes a GPU wait."""
+    finite = torch.stack(found)[:, 0].isfinite().tolist()
+    if not all(finite):
+        number = finite.index(False)
+        losses = list(zip(names, found[number].tolist(), strict=True))
+        raise _diverged(training, passes[number], ", ".join(f"{name} {loss:g}" for name, loss in losses[1:]))
 
 
 def _diverged(training: Training, batch: list[Example], found: str) -> UserError:

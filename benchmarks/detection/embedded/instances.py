@@ -34,3 +34,8 @@ class Found:
     scores: torch.Tensor
     labels: torch.Tensor
     mask_probabilities: torch.Tensor | None = None
+
+    def cpu(self) -> "Found":
+        """The same in memory; of masks the small maps."""
+        masks = None if self.mask_probabilities is None else self.mask_probabilities.cpu()
+        return Found(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu(), masks)
