@@ -18,6 +18,8 @@ from mocobench.runtime.errors import UserError
 
 P = TypeVar("P")
 IDENTITY_FIELDS = ("id", "expected_images")
+# The split of labelled images where a list of them is not the share of each class that the protocol's `labels` says.
+LISTED = "listed"
 
 
 def settings_of(protocol: Any) -> dict[str, Any]:
@@ -58,6 +60,9 @@ def data_differences(protocol: Any, data: DataIdentity) -> tuple[str, ...]:
         found = data.splits[split].images if split in data.splits else 0
         if found != images:
             differs.append(f"{split} images: {images} -> {found}")
+    if (listed := data.splits.get(LISTED)) is not None:
+        given = f"{listed.images} of a list (sha256 {listed.list_sha256[:12]})"
+        differs.append(f"labelled images: {protocol.labels} of each class -> {given}")
     return tuple(differs)
 
 

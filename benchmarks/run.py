@@ -1,10 +1,8 @@
-"""Run a task: find it by its name, plan, measure, stamp the record, write it whole or not at all."""
+"""Run a task: find it by its name, plan, measure, stamp the record."""
 
 import hashlib
 import importlib
-import json
 import pkgutil
-import re
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -19,10 +17,9 @@ import mocobench
 from benchmarks import tasks
 from benchmarks.context import RunContext
 from benchmarks.protocol import choose_protocol, data_differences, override, protocol_record, settings_of
-from benchmarks.result import BackboneRecord, InputRecord, Result, read_result
+from benchmarks.result import BackboneRecord, InputRecord, Result
 from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.files import write_text
 
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
@@ -168,8 +165,14 @@ def run_plan(plan: Plan, *, backbone: "Backbone", backbone_name: str, data: Path
         peak_memory_bytes=peak_memory_bytes(context.device),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
-        details=measurement.details | ({"plan": plan.scaling} if plan.scaling else {}),
+        details=measurement.details | _how_it_ran(plan),
     )
+
+
+def _how_it_ran(plan: Plan) -> dict[str, Any]:
+    """What is no setting of the protocol and yet moves its numbers, where it was asked for."""
+    asked = {"plan": plan.scaling, "images_per_pass": plan.context.images_per_pass}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _log_metrics(plan: Plan, metrics: dict[str, float]) -> None:
@@ -199,61 +202,3 @@ def _engine_record(name: str) -> dict[str, str]:
     # The embedded engine is part of this package; any other is a package of its own.
     version = mocobench.__version__ if name == "embedded" else metadata.version(name)
     return {"name": name, "version": version}
-
-
-def result_path(results_dir: Path, result: Result) -> Path:
-    """Where a record lies: `TASK_PROTOCOL_BACKBONE-DIGEST_DATA_seedN.json`.
-
-    Runs that differ in none of these replace one another; changed settings get a short hash of what differs, and an
-    engine that is not our own its name.
-    """
-    protocol = result.protocol.base.split("/", 1)[1].split("@", 1)[0]
-    if result.protocol.is_custom:
-        protocol += f"-custom-{_short_hash(result.protocol.differs)}"
-    if result.engine["name"] == "detectron2":
-        protocol += "-detectron2"
-    backbone = f"{_slug(result.backbone.name)}-{result.backbone.digest[:8]}"
-    parts = (result.task, _slug(protocol), backbone, _slug(result.data.name), f"seed{result.seed}")
-    return results_dir / ("_".join(parts) + ".json")
-
-
-def find_result(results_dir: Path, plan: Plan, *, backbone: "Backbone", backbone_name: str, data: Path) -> Path | None:
-    """The record of an equal run, if the folder has one: same task, settings, backbone, data name, seed and engine.
-
-    Raises:
-        RecordError: a file in the folder that looks like a record is none.
-    """
-    settings = json.loads(json.dumps(settings_of(plan.protocol)))  # as a record keeps them
-    for path in sorted(results_dir.glob(f"{plan.task}_*_seed{plan.context.seed}.json")):
-        found = read_result(path)
-        asked = (plan.protocol.id, settings, backbone_name, backbone.digest, data.resolve().name, plan.context.engine)
-        there = (
-            found.protocol.base,
-            found.protocol.settings,
-            found.backbone.name,
-            found.backbone.digest,
-            found.data.name,
-            found.engine["name"],
-        )
-        if asked == there and found.precision == plan.context.precision:
-            return path
-    return None
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "unnamed"
-
-
-def _short_hash(differs: tuple[str, ...]) -> str:
-    return hashlib.sha256("\n".join(differs).encode()).hexdigest()[:6]
-
-
-def write_result(results_dir: Path, result: Result) -> Path:
-    """Write a record as JSON, whole or not at all, and return its path.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    path = result_path(results_dir, result)
-    write_text(path, result.to_json())
-    return path

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.context import RunContext
 from benchmarks.result import Result
-from benchmarks.run import describe_plan, find_result, plan_run, run_plan, write_result
+from benchmarks.result_files import find_result, write_result
+from benchmarks.run import describe_plan, plan_run, run_plan
 from mocobench.runtime.files import require_writable
 
 
@@ -53,7 +54,7 @@ def run_trials(request: Request, context: RunContext, *, num_trials: int | None)
 
 
 def _run_one(request: Request, context: RunContext, *, skip: bool) -> None:
-    from mocobench.runtime.distributed import gather_objects, is_main
+    from mocobench.runtime.distributed import is_main
     from transfer.load import load_or_random
 
     plan = plan_run(
@@ -67,7 +68,6 @@ def _run_one(request: Request, context: RunContext, *, skip: bool) -> None:
     name = request.backbone if request.backbone == "random" else Path(request.backbone).stem
     if skip:
         present = find_result(request.results, plan, backbone=backbone, backbone_name=name, data=request.data)
-        present = gather_objects(present)[0]  # all ranks do as rank 0
         if present is not None:
             if is_main():
                 print(f"seed {context.seed}: skipped, {present} has the same settings (remove it to run again)")

@@ -72,6 +72,8 @@ def test_they_are_left_out_and_recorded(task: str, broken: Path, tmp_path: Path,
     data = read_result(path).data
     assert data.skipped == SKIPPED
     assert {name: split.images for name, split in data.splits.items() if name != "labelled"} == {"train": 11, "val": 5}
+    assert bench(task, broken, tmp_path / "results", "--on-bad-image", "skip", *labels, "--trials", "1") == 0
+    assert f"seed 0: skipped, {path} has the same settings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("task", ["linear", "sweep", "lbfgs", "knn", "semi"])

@@ -98,4 +98,15 @@ def test_a_list_of_labels_tells_images_of_one_name_apart(bright_and_dark: Path, 
     labels.write_text("bright/0.png\ndark/0.png\nbright/1.png\ndark/4.png\n")
     assert bench("imagenet-semi", bright_and_dark, tmp_path / "results", *flags) == 0
     (path,) = (tmp_path / "results").iterdir()
-    assert read_result(path).data.splits["labelled"].images == 4
+    result = read_result(path)
+    # Two of six are no tenth of a class.
+    listed = result.data.splits["listed"]
+    assert listed.images == 4
+    difference = f"labelled images: 0.1 of each class -> 4 of a list (sha256 {listed.list_sha256[:12]})"
+    assert difference in result.protocol.differs
+    assert bench("imagenet-semi", bright_and_dark, tmp_path / "results", *flags, "--trials", "1") == 0
+    assert "seed 0: skipped" in capsys.readouterr().out
+    labels.write_text("bright/0.png\ndark/0.png\nbright/1.png\ndark/5.png\n")
+    assert bench("imagenet-semi", bright_and_dark, tmp_path / "results", *flags, "--trials", "1") == 0
+    assert "skipped" not in capsys.readouterr().out
+    assert len(list((tmp_path / "results").iterdir())) == 2

@@ -11,9 +11,10 @@ from benchmarks.classification.data import RandomView, image_batches, read_split
 from benchmarks.classification.fine_tuning import fine_tune
 from benchmarks.classification.heads import make_classifier
 from benchmarks.classification.linear import epoch_order
-from benchmarks.classification.semi import labelled_part, run_semi
+from benchmarks.classification.semi import labelled_part, read_semi, run_semi
 from benchmarks.classification.semi_protocol import SEMI_PROTOCOLS, SemiProtocol
 from benchmarks.context import RunContext
+from benchmarks.protocol import data_differences
 from mocobench.runtime.errors import UserError
 from transfer.network import build_network, random_backbone
 
@@ -69,6 +70,27 @@ def test_a_list_names_the_labelled_images(bright_and_dark: Path, tmp_path: Path)
             labelled_part(train, SMALL, context)
     with pytest.raises(UserError, match="expected the names of images, one per line, found"):
         labelled_part(train, SMALL, replace(CONTEXT, label_list=tmp_path / "nowhere.txt"))
+
+
+@pytest.mark.parametrize(
+    ("names", "is_a_share"),
+    [
+        # Half of the six of each class are three, to within one; one of each class is the least.
+        ("bright/0 bright/1 bright/2 dark/0 dark/1 dark/2", True),
+        ("bright/0 bright/1 bright/2 bright/3 dark/0 dark/1", True),
+        ("bright/0 bright/1 bright/2 bright/3 bright/4 dark/0", False),
+        ("bright/0 bright/1 bright/2", False),
+    ],
+)
+def test_a_list_that_is_no_share_of_each_class_is_another_split(
+    names: str, is_a_share: bool, bright_and_dark: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_text("".join(f"{name}.png\n" for name in names.split()))
+    *_, identity = read_semi(bright_and_dark, SMALL, replace(CONTEXT, label_list=file))
+    (name,) = identity.splits.keys() - {"train", "val"}
+    assert name == ("labelled" if is_a_share else "listed")
+    assert bool(data_differences(SMALL, identity)) == (not is_a_share)
 
 
 @pytest.mark.parametrize("bn_batch", [6, 3])

@@ -14,6 +14,7 @@ from tiny_classification import run_tiny
 from benchmarks.classification.svm import run_svm
 from benchmarks.context import RunContext
 from benchmarks.result import read_result
+from benchmarks.run import load_task
 from mocobench.cli import main
 from mocobench.runtime.errors import UserError
 from transfer.network import random_backbone
@@ -108,6 +109,11 @@ def test_lists_that_lack_other_images_have_other_hashes(voc: Path) -> None:
     lacking_two = lists()
     assert len({whole[0], lacking_one[0], lacking_two[0]}) == 3
     assert whole[1] == lacking_one[1] == lacking_two[1]
+
+
+def test_the_identity_is_known_before_the_run(broken: Path) -> None:
+    expected = run_svm(random_backbone("resnet18", 0), broken, SMALL, SKIP).data
+    assert load_task("voc-svm").identify(broken, SMALL, SKIP) == expected
 
 
 def test_too_few_that_can_be_read_are_an_error(voc: Path) -> None:

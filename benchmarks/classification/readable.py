@@ -7,9 +7,11 @@ same list, and its batches are those of a list without such images.
 
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.classification.data import LabelledSplits, read_splits
 from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import RunContext
 from mocobench.runtime.distributed import gather_objects, rank, world_size
@@ -35,6 +37,16 @@ def unreadable(images: LabelledImages, context: RunContext) -> tuple[int, ...]:
     bad = tuple(sorted(chain.from_iterable(gather_objects(found))))
     require_readable(images, bad)
     return bad
+
+
+def readable_splits(data: Path, context: RunContext) -> LabelledSplits:
+    """The splits of a folder without images that cannot be read, if `context` skips them, all being looked at.
+
+    Raises:
+        UserError: as `read_splits`, none can be read, or a class has no image left to train on.
+    """
+    splits = read_splits(data)
+    return splits.without(train=unreadable(splits.train, context), val=unreadable(splits.val, context))
 
 
 def require_readable(images: LabelledImages, bad: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """Fine-tuning on few labels: all layers learn, on a class-balanced part of the training images or a list of them."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from benchmarks.classification.readable import unreadable
 from benchmarks.classification.semi_protocol import SemiProtocol
 from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import Measurement, RunContext
-from benchmarks.result import Metric, SplitIdentity
+from benchmarks.protocol import LISTED
+from benchmarks.result import DataIdentity, Metric, SplitIdentity
 from mocobench.runtime.distributed import gather_parts, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.memory import out_of_memory_means
@@ -36,11 +38,7 @@ def run_semi(backbone: Backbone, data: Path, protocol: SemiProtocol, context: Ru
             has passes.
     """
     require_a_pass_for_each_process(protocol)
-    splits = read_splits(data)
-    labelled = labelled_part(splits.train, protocol, context)
-    splits, labelled = without_unreadable(splits, labelled, context)
-    identity = SplitIdentity(images=len(labelled), list_sha256=labelled.list_sha256())
-    read = structs.replace(splits.identity, splits={**splits.identity.splits, "labelled": identity})
+    splits, labelled, read = read_semi(data, protocol, context)
     say(f"{len(labelled)} of {len(splits.train)} images are labelled")
     checkpoints = checkpoints_of("fine_tuned_last.pth", backbone, read, protocol, context)
     tuned = fine_tune(backbone, labelled, protocol, context, checkpoints=checkpoints)
@@ -54,6 +52,32 @@ def run_semi(backbone: Backbone, data: Path, protocol: SemiProtocol, context: Ru
             "loss": list(tuned.losses),
             **class_details(best[:, 0], labels, splits.train.classes, context),
         },
+    )
+
+
+def read_semi(
+    data: Path, protocol: SemiProtocol, context: RunContext
+) -> tuple[LabelledSplits, LabelledImages, DataIdentity]:
+    """The splits, the part of the training images that is labelled, and the identity of all of it.
+
+    Raises:
+        UserError: bad data, or a bad list.
+    """
+    splits = read_splits(data)
+    labelled = labelled_part(splits.train, protocol, context)
+    name = "labelled" if is_share(labelled, splits.train, protocol) else LISTED
+    splits, labelled = without_unreadable(splits, labelled, context)
+    identity = SplitIdentity(images=len(labelled), list_sha256=labelled.list_sha256())
+    read = structs.replace(splits.identity, splits={**splits.identity.splits, name: identity})
+    return splits, labelled, read
+
+
+def is_share(labelled: LabelledImages, train: LabelledImages, protocol: SemiProtocol) -> bool:
+    """Whether of each class the protocol's fraction is labelled, to within an image, and at least one."""
+    of_class, all_of_class = Counter(labelled.labels), Counter(train.labels)
+    return all(
+        of_class[label] >= 1 and abs(of_class[label] - protocol.labels * count) <= 1
+        for label, count in all_of_class.items()
     )
 
 

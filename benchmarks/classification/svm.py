@@ -19,6 +19,7 @@ from benchmarks.classification.svm_images import (
     ABSENT,
     DIFFICULT,
     PRESENT,
+    as_folder,
     measurable_classes,
     presence,
     read_images,
@@ -31,7 +32,6 @@ from benchmarks.detection.records import DetectionData
 from benchmarks.detection.voc_metric import Outcome, average_precision
 from benchmarks.result import Metric
 from mocobench.runtime.distributed import gather_objects, rank, world_size
-from mocobench.runtime.images import ImageFolder
 from mocobench.runtime.progress import progress, say
 from mocobench.runtime.seeds import derive_seed
 from transfer.backbone import Backbone
@@ -114,9 +114,8 @@ def extract_sets(
         UserError: as `extract_folder`.
     """
     view, found = CenterView(protocol.test_resize, protocol.image_size), []
-    for images, label in ((sets.train.images, "train features"), (sets.test.images, "test features")):
-        paths = tuple(image.path for image in images)
-        folder = ImageFolder(data, paths, labels=(0,) * len(paths), classes=("any",))
+    for images, label in ((sets.train, "train features"), (sets.test, "test features")):
+        folder = as_folder(data, images)
         found.append(extract_folder(frozen, folder, view, context, label=label))
     sets = without_images(sets, train=found[0].left_out, test=found[1].left_out)
     say_skipped(sets)

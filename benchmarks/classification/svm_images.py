@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from msgspec import structs
 
+from benchmarks.classification.readable import unreadable
 from benchmarks.classification.svm_protocol import SvmProtocol
 from benchmarks.context import RunContext
 from benchmarks.detection.records import DetectionData, DetectionSet
 from benchmarks.detection.voc_data import UNREADABLE, read_voc
-from benchmarks.result import SplitIdentity
+from benchmarks.result import DataIdentity, SplitIdentity
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import ImageFolder
 from mocobench.runtime.progress import say
 
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
@@ -37,6 +39,23 @@ def read_images(data: Path, protocol: SvmProtocol, context: RunContext) -> Detec
         on_bad_annotation=context.on_bad_annotation,
         on_bad_image=context.on_bad_image,
     )
+
+
+def identify_images(data: Path, protocol: SvmProtocol, context: RunContext) -> DataIdentity:
+    """The identity of the protocol's splits without images that cannot be read, if `context` skips them.
+
+    Raises:
+        UserError: bad data; see `read_voc`.
+    """
+    sets = read_images(data, protocol, context)
+    train, test = (unreadable(as_folder(data, images), context) for images in (sets.train, sets.test))
+    return without_images(sets, train=train, test=test).identity
+
+
+def as_folder(data: Path, images: DetectionSet) -> ImageFolder:
+    """The images, as if of a single class."""
+    paths = tuple(image.path for image in images.images)
+    return ImageFolder(data, paths, labels=(0,) * len(paths), classes=("any",))
 
 
 def without_images(sets: DetectionData, *, train: Collection[int], test: Collection[int]) -> DetectionData:

@@ -5,5 +5,6 @@ A task module offers
     PROTOCOLS  name -> protocol (see benchmarks/protocol.py); `paper` and `smoke` at least
     ENGINES    the engines it can run on, the first of them for `auto`; `torch` for tasks without a choice
     run(backbone, data, protocol, context) -> Measurement
+    identify(data, protocol, context) -> DataIdentity, that which `run` would return: it tells records of equal runs
 and imports nothing heavy at its top, so that its help is instant.
 """

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.context import Measurement, RunContext
 from benchmarks.detection.protocol import COCO_PROTOCOLS, DetectionProtocol
-from benchmarks.result import Metric
+from benchmarks.result import DataIdentity, Metric
 
 if TYPE_CHECKING:
+    from benchmarks.detection.records import DetectionData
     from transfer.backbone import Backbone
 
 SUMMARY = "fine-tune a Mask R-CNN (R50-C4, R50-FPN) on COCO: AP, AP50, AP75 of boxes and of masks"
@@ -25,19 +26,12 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     Raises:
         UserError: the data folder, a file in it or one of its annotations is bad; see `read_coco`.
     """
-    from benchmarks.detection.coco_data import read_coco
     from benchmarks.detection.coco_metric import evaluate_coco
     from benchmarks.detection.data_summary import print_summary
     from benchmarks.detection.engine import evaluator_difference, run_engine
     from benchmarks.detection.pictures import after_detection
 
-    sets = read_coco(
-        data,
-        train_splits=protocol.train_splits,
-        test_splits=protocol.test_splits,
-        masks=protocol.masks,
-        on_bad_annotation=context.on_bad_annotation,
-    )
+    sets = _read(data, protocol, context)
     assert sets.ground_truth is not None
     print_summary(sets)
     outcome = run_engine(backbone, sets, protocol, context)
@@ -65,6 +59,23 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
             **evaluator_difference(outcome, metrics),
             **outcome.details,
         },
+    )
+
+
+def identify(data: Path, protocol: DetectionProtocol, context: RunContext) -> DataIdentity:
+    """The images and annotations of the splits; see `read_coco`."""
+    return _read(data, protocol, context).identity
+
+
+def _read(data: Path, protocol: DetectionProtocol, context: RunContext) -> "DetectionData":
+    from benchmarks.detection.coco_data import read_coco
+
+    return read_coco(
+        data,
+        train_splits=protocol.train_splits,
+        test_splits=protocol.test_splits,
+        masks=protocol.masks,
+        on_bad_annotation=context.on_bad_annotation,
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.classification.protocol import KNN_PROTOCOLS, KnnProtocol
 from benchmarks.context import Measurement, RunContext
+from benchmarks.result import DataIdentity
 
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
@@ -19,3 +20,10 @@ def run(backbone: "Backbone", data: Path, protocol: KnnProtocol, context: RunCon
     from benchmarks.classification.knn import run_knn
 
     return run_knn(backbone, data, protocol, context)
+
+
+def identify(data: Path, protocol: KnnProtocol, context: RunContext) -> DataIdentity:
+    """The images of the folder that can be read."""
+    from benchmarks.classification.readable import readable_splits
+
+    return readable_splits(data, context).identity

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol, LogisticProtocol
 from benchmarks.context import Measurement, RunContext
+from benchmarks.result import DataIdentity
 
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
@@ -25,3 +26,10 @@ def run(
     from benchmarks.classification.linear import run_linear
 
     return run_linear(backbone, data, protocol, context)
+
+
+def identify(data: Path, protocol: LinearProtocol | LogisticProtocol, context: RunContext) -> DataIdentity:
+    """The images of the folder that can be read."""
+    from benchmarks.classification.readable import readable_splits
+
+    return readable_splits(data, context).identity

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.classification.semi_protocol import SEMI_PROTOCOLS, SemiProtocol
 from benchmarks.context import Measurement, RunContext
+from benchmarks.result import DataIdentity
 
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
@@ -21,3 +22,10 @@ def run(backbone: "Backbone", data: Path, protocol: SemiProtocol, context: RunCo
     from benchmarks.classification.semi import run_semi
 
     return run_semi(backbone, data, protocol, context)
+
+
+def identify(data: Path, protocol: SemiProtocol, context: RunContext) -> DataIdentity:
+    """The images of the folder that can be read, and those with labels."""
+    from benchmarks.classification.semi import read_semi
+
+    return read_semi(data, protocol, context)[2]

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.context import Measurement, RunContext
 from benchmarks.detection.protocol import VOC_PROTOCOLS, DetectionProtocol
-from benchmarks.result import Metric
+from benchmarks.result import DataIdentity, Metric
 
 if TYPE_CHECKING:
+    from benchmarks.detection.records import DetectionData
     from transfer.backbone import Backbone
 
 SUMMARY = "fine-tune a Faster R-CNN R50-C4 on PASCAL VOC: AP50, AP, AP75"
@@ -25,16 +26,9 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     from benchmarks.detection.data_summary import print_summary
     from benchmarks.detection.engine import evaluator_difference, run_engine
     from benchmarks.detection.pictures import after_detection
-    from benchmarks.detection.voc_data import read_voc
     from benchmarks.detection.voc_metric import IOU_THRESHOLDS, evaluate_voc
 
-    sets = read_voc(
-        data,
-        train_splits=protocol.train_splits,
-        test_splits=protocol.test_splits,
-        classes=protocol.classes,
-        on_bad_annotation=context.on_bad_annotation,
-    )
+    sets = _read(data, protocol, context)
     print_summary(sets)
     outcome = run_engine(backbone, sets, protocol, context)
     scores = evaluate_voc(sets.test, outcome.detections, metric=protocol.metric)
@@ -63,4 +57,21 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
             **evaluator_difference(outcome, metrics),
             **outcome.details,
         },
+    )
+
+
+def identify(data: Path, protocol: DetectionProtocol, context: RunContext) -> DataIdentity:
+    """The images and annotations of the splits; see `read_voc`."""
+    return _read(data, protocol, context).identity
+
+
+def _read(data: Path, protocol: DetectionProtocol, context: RunContext) -> "DetectionData":
+    from benchmarks.detection.voc_data import read_voc
+
+    return read_voc(
+        data,
+        train_splits=protocol.train_splits,
+        test_splits=protocol.test_splits,
+        classes=protocol.classes,
+        on_bad_annotation=context.on_bad_annotation,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.classification.svm_protocol import SVM_PROTOCOLS, SvmProtocol
 from benchmarks.context import Measurement, RunContext
+from benchmarks.result import DataIdentity
 
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
@@ -19,3 +20,10 @@ def run(backbone: "Backbone", data: Path, protocol: SvmProtocol, context: RunCon
     from benchmarks.classification.svm import run_svm
 
     return run_svm(backbone, data, protocol, context)
+
+
+def identify(data: Path, protocol: SvmProtocol, context: RunContext) -> DataIdentity:
+    """The images of the splits that can be read."""
+    from benchmarks.classification.svm_images import identify_images
+
+    return identify_images(data, protocol, context)

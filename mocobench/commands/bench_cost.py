@@ -53,7 +53,7 @@ def _pretrain_cost(args: argparse.Namespace) -> None:
     import time
 
     from benchmarks.pretrain_cost import cost_result
-    from benchmarks.run import write_result
+    from benchmarks.result_files import write_result
     from mocobench.runtime.device import choose_device, choose_precision
     from mocobench.runtime.environment import code_version, environment_stamp
     from mocobench.runtime.files import require_writable
