@@ -8,6 +8,7 @@ from benchmarks.context import RunContext
 from benchmarks.result import Result
 from benchmarks.result_files import find_result, write_result
 from benchmarks.run import describe_plan, plan_run, run_plan
+from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import require_writable
 
 
@@ -37,7 +38,8 @@ def run_trials(request: Request, context: RunContext, *, num_trials: int | None)
     prints and writes.
 
     Raises:
-        UserError: a folder cannot be written; and as for `plan_run`, `load_or_random` and the task.
+        UserError: a folder cannot be written, or `context.out` is a pretraining run's; and as for `plan_run`,
+            `load_or_random` and the task.
     """
     from mocobench.runtime.distributed import is_main
 
@@ -45,12 +47,23 @@ def run_trials(request: Request, context: RunContext, *, num_trials: int | None)
         for flag, folder in (("results", request.results), ("out", context.out), ("features", context.features)):
             if folder is not None:
                 require_writable(folder, flag=f"--{flag}")
+    _refuse_pretraining(context.out)
     if num_trials is None:
         _run_one(request, context, skip=False)
         return
     for seed in range(context.seed, context.seed + num_trials):
         out = context.out / f"seed{seed}" if context.out is not None else None
         _run_one(request, replace(context, seed=seed, out=out), skip=True)
+
+
+def _refuse_pretraining(out: Path | None) -> None:
+    """TensorBoard takes the curves of one folder for one run's.
+
+    Raises:
+        UserError: pretraining has left its checkpoints in the folder.
+    """
+    if out is not None and (found := out / "checkpoint_last.pth.tar").exists():
+        raise UserError(f"--out {out}: expected a folder for this run's files, found {found.name}; name another folder")
 
 
 def _run_one(request: Request, context: RunContext, *, skip: bool) -> None:

@@ -14,6 +14,7 @@ from processes import in_processes
 from tiny_classification import die_while_writing_features, run_tiny
 
 FILES = {"linear": "probe_last.pth", "sweep": "probe_last.pth", "semi": "fine_tuned_last.pth"}
+CURVES = {"linear": "probe_curve.jsonl", "sweep": "probe_curve.jsonl", "semi": "fine_tuning_curve.jsonl"}
 
 
 def call(task: str, data: Path, out: Path, **settings: Any) -> Any:
@@ -34,8 +35,8 @@ def leaves(value: Any) -> list[Any]:
     return [(str(value.dtype), value.numpy().tobytes()) if isinstance(value, torch.Tensor) else value]
 
 
-def curve(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+def curve(task: str, out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / CURVES[task]).read_text().splitlines()]
 
 
 # Before the first checkpoint, within an epoch, at its end; checkpoints are after every two steps and every epoch.
@@ -48,10 +49,20 @@ def test_a_killed_run_ends_as_one_that_was_not(bright_and_dark: Path, tmp_path: 
     assert (out / FILES[task]).exists() == (step > 1)
     assert asdict(call(task, bright_and_dark, out)) == asdict(expected)
     assert leaves(kept(task, out)) == leaves(kept(task, whole))
-    assert curve(out) == curve(whole)
+    assert curve(task, out) == curve(task, whole)
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith("events")) == sorted(
-        ["confusion.png", "metrics.jsonl", FILES[task]]
+        ["confusion.png", CURVES[task], FILES[task]]
     )
+
+
+def test_tasks_that_share_a_folder_leave_one_another_their_curves(bright_and_dark: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("of another run\n")
+    call("linear", bright_and_dark, tmp_path)
+    linear = curve("linear", tmp_path)
+    call("semi", bright_and_dark, tmp_path)
+    assert curve("linear", tmp_path) == linear
+    assert (len(linear), len(curve("semi", tmp_path))) == (5, 3)
+    assert (tmp_path / "metrics.jsonl").read_text() == "of another run\n"
 
 
 def test_processes_go_on_too(bright_and_dark: Path, tmp_path: Path) -> None:

@@ -347,6 +347,17 @@ def test_trials_already_there_are_skipped(bright_and_dark: Path, tmp_path: Path,
     assert {name: (results / name).read_text() for name in before} == before
 
 
+def test_the_folder_of_a_pretraining_run_is_refused(bright_and_dark: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "v2").mkdir()
+    (tmp_path / "v2" / "checkpoint_last.pth.tar").touch()
+    command = ["bench", "imagenet-knn", "--backbone", "random", "--data", str(bright_and_dark)]
+    assert main([*command, "--results", str(tmp_path / "results"), "--out", str(tmp_path / "v2")]) == 2
+    assert capsys.readouterr().err.endswith(
+        "v2: expected a folder for this run's files, found checkpoint_last.pth.tar; name another folder\n"
+    )
+    assert len(list((tmp_path / "v2").iterdir())) == 1
+
+
 def test_a_failed_run_writes_nothing(bright_and_dark: Path, tmp_path: Path) -> None:
     (bright_and_dark / "val" / "dark" / "0.png").write_bytes(b"<html>")
     with pytest.raises(UserError, match=r"dark/0\.png: expected an image that can be decoded"):

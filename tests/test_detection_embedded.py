@@ -288,7 +288,7 @@ def check_files(trained: TrainedDetector, out: Path) -> None:
     written = torch.load(out / "model_final.pth", weights_only=True)["model"]
     for name, tensor in trained.model.state_dict().items():
         assert torch.equal(written[name], tensor), name
-    lines = (out / "metrics.jsonl").read_text().splitlines()
+    lines = (out / "detector_curve.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == list(trained.curve)
     names = {path.name for path in out.iterdir() if not path.name.startswith("events.out.tfevents.")}
-    assert names == {"metrics.jsonl", "model_final.pth"}
+    assert names == {"detector_curve.jsonl", "model_final.pth"}

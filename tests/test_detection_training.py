@@ -204,16 +204,16 @@ def test_a_run_killed_again_and_again_ends_as_if_never_stopped(squares: Path, tm
     assert_same_detections(outcome.detections, expected.detections)
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(out)[name], tensor), name
-    for name in ("metrics.jsonl", "detections.jsonl"):
+    for name in ("detector_curve.jsonl", "detections.jsonl"):
         assert (out / name).read_text() == (whole / name).read_text(), name
     names = {path.name for path in out.iterdir() if not path.name.startswith("events.out.tfevents.")}
-    assert names == {"metrics.jsonl", "detections.jsonl", "model_final.pth"}
+    assert names == {"detector_curve.jsonl", "detections.jsonl", "model_final.pth"}
 
 
 def test_what_a_run_leaves(squares: Path, tmp_path: Path, tiny: None) -> None:
     outcome = run_tiny(squares, tmp_path / "out")
     assert [point["iteration"] for point in outcome.curve] == [3, 6, 7]
-    points = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    points = [json.loads(line) for line in (tmp_path / "out" / "detector_curve.jsonl").read_text().splitlines()]
     assert points == list(outcome.curve)
     model = build_tiny_model(None, PROTOCOL, num_classes=1, seed=1)
     model.load_state_dict(weights(tmp_path / "out"), strict=True)

@@ -30,6 +30,7 @@ from mocobench.runtime.progress import progress, say
 from transfer.backbone import Backbone
 from transfer.network import build_network
 
+CURVE = "fine_tuning_curve.jsonl"
 LESS_MEMORY = "lower --bn-batch or --image-size, which change the protocol"
 
 
@@ -83,7 +84,7 @@ def fine_tune(
         tuning.restore(saved)
     num_steps = math.ceil(len(labelled) / protocol.batch_size)
     points = [{"iteration": (epoch + 1) * num_steps, "loss": loss} for epoch, loss in enumerate(tuning.losses)]
-    log = CurveLog(context.out, points)
+    log = CurveLog(context.out, CURVE, points)
     done = tuning.epoch * len(labelled) + tuning.step * protocol.batch_size
     with progress(total=protocol.epochs * len(labelled), done=done, label="fine-tuning", unit="image") as bar:
         while tuning.epoch < protocol.epochs:

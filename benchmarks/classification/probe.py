@@ -20,6 +20,7 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress, say
 
+CURVE = "probe_curve.jsonl"
 LESS_MEMORY = (
     "use --device cpu, or lower --batch-size or the number of --learning-rate and --weight-decay, which change the "
     "protocol"
@@ -84,7 +85,7 @@ def fit_probe(
     if (saved := checkpoints.load()) is not None:
         training.restore(saved)
     num_steps = math.ceil(num_images / protocol.batch_size)
-    log = CurveLog(out, curve_points(training.records, heads.solver, num_steps=num_steps))
+    log = CurveLog(out, CURVE, curve_points(training.records, heads.solver, num_steps=num_steps))
     done = training.epoch * num_images + training.step * protocol.batch_size
     with progress(total=protocol.epochs * num_images, done=done, label="linear probe", unit="image") as bar:
         for epoch in range(training.epoch, protocol.epochs):

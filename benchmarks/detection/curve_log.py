@@ -1,4 +1,7 @@
-"""The loss curve as it grows: metrics.jsonl, one line a point, and TensorBoard events."""
+"""The loss curve as it grows: a file of one line a point, and TensorBoard events.
+
+Its name is that of what is trained, as a checkpoint's is, and none that pretraining uses.
+"""
 
 import json
 from collections.abc import Iterable
@@ -10,13 +13,13 @@ from mocobench.runtime.files import append_text, write_text
 
 
 class CurveLog:
-    """Writes the points in a folder, on rank 0; `earlier` are those of the run that is continued.
+    """Writes the points in a file, on rank 0; `earlier` are those of the run that is continued.
 
     Points later than those, left behind by a run that was stopped, are dropped.
     """
 
-    def __init__(self, out: Path | None, earlier: Iterable[dict[str, float]] = ()) -> None:
-        self.path = out / "metrics.jsonl" if out is not None and is_main() else None
+    def __init__(self, out: Path | None, name: str, earlier: Iterable[dict[str, float]] = ()) -> None:
+        self.path = out / name if out is not None and is_main() else None
         if self.path is None:
             return
         points = list(earlier)

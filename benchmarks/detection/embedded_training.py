@@ -27,7 +27,7 @@ from mocobench.runtime.progress import progress
 from transfer.backbone import Backbone, InputSpec
 
 # A point of the loss curve is the mean over this many iterations.
-CURVE_STEP = 20
+CURVE, CURVE_STEP = "detector_curve.jsonl", 20
 PRECISE_BN = "detection-precise-bn"
 LESS_MEMORY = (
     "lower --images-per-pass, which leaves the batch as it is; or --batch-size, --train-short-sides or "
@@ -65,7 +65,7 @@ def fine_tune(
     """Fine-tune all weights on the training set, then make BatchNorm's statistics precise.
 
     With `context.out`, goes on from the last checkpoint there, and leaves `model_final.pth` (Detectron2's layout),
-    `metrics.jsonl` (the curve) and TensorBoard events. On several ranks the model is the same on all of them.
+    `detector_curve.jsonl` and TensorBoard events. On several ranks the model is the same on all of them.
 
     Args:
         run: what tells this run from others in that folder; see `describe_run`.
@@ -138,7 +138,7 @@ def _train(training: Training, save: Callable[[], None]) -> None:
         num_batches=left,
         first_batch=training.iteration,
     )
-    log = CurveLog(context.out, training.curve)
+    log = CurveLog(context.out, CURVE, training.curve)
     training.model.train()
     bar = progress(batches, total=protocol.iterations, done=training.iteration, label="fine-tune", unit="iteration")
     for passes in bar:
