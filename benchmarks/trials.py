@@ -16,6 +16,7 @@ from mocobench.runtime.files import require_writable
 class Request:
     """What to measure. `backbone` is a file, or `random` for a network of `arch` drawn from each trial's seed.
 
+    `source` and `encoder` are as for `load_backbone`, `name` is what tables call it, None for its file's.
     `overrides` are changed settings of the protocol by name; `results` is the folder of records.
     """
 
@@ -28,6 +29,9 @@ class Request:
     fewer_devices: int
     results: Path
     command: tuple[str, ...]
+    source: str = "auto"
+    encoder: str | None = None
+    name: str | None = None
 
 
 def run_trials(request: Request, context: RunContext, *, num_trials: int | None) -> None:
@@ -56,6 +60,19 @@ def run_trials(request: Request, context: RunContext, *, num_trials: int | None)
         _run_one(request, replace(context, seed=seed, out=out), skip=True)
 
 
+def backbone_name(backbone: str) -> str:
+    """What tables call a backbone: its file without the ending, `checkpoint_last` its folder; `random` is that.
+
+    A numbered checkpoint, which any run has, keeps its folder before it.
+    """
+    path = Path(backbone)
+    name = path.name.removesuffix(".tar").removesuffix(".pth") if path.name.endswith(".pth.tar") else path.stem
+    folder = path.resolve().parent.name
+    if backbone == "random" or not folder or not name.startswith("checkpoint_"):
+        return name
+    return folder if name == "checkpoint_last" else f"{folder}/{name}"
+
+
 def _refuse_pretraining(out: Path | None) -> None:
     """TensorBoard takes the curves of one folder for one run's.
 
@@ -77,8 +94,10 @@ def _run_one(request: Request, context: RunContext, *, skip: bool) -> None:
         context=context,
         fewer_devices=request.fewer_devices,
     )
-    backbone = load_or_random(request.backbone, seed=context.seed, arch=request.arch)
-    name = request.backbone if request.backbone == "random" else Path(request.backbone).stem
+    backbone = load_or_random(
+        request.backbone, seed=context.seed, arch=request.arch, source=request.source, encoder=request.encoder
+    )
+    name = request.name or backbone_name(request.backbone)
     if skip:
         present = find_result(request.results, plan, backbone=backbone, backbone_name=name, data=request.data)
         if present is not None:

@@ -28,9 +28,10 @@ from benchmarks.run import (
     run_plan,
     task_names,
 )
-from benchmarks.trials import Request, run_trials
+from benchmarks.trials import Request, backbone_name, run_trials
 from mocobench.cli import main
 from mocobench.runtime.errors import UserError
+from transfer.load import load_backbone
 from transfer.network import random_backbone
 
 SMALL_KNN = {"image_size": 32, "test_resize": 36, "neighbors": (1, 5)}
@@ -356,6 +357,41 @@ def test_the_folder_of_a_pretraining_run_is_refused(bright_and_dark: Path, tmp_p
         "v2: expected a folder for this run's files, found checkpoint_last.pth.tar; name another folder\n"
     )
     assert len(list((tmp_path / "v2").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("random", "random"),
+        ("runs/moco_v2_200ep_pretrain.pth.tar", "moco_v2_200ep_pretrain"),
+        ("runs/r50.v2.safetensors", "r50.v2"),
+        ("R-50.pkl", "R-50"),
+        ("runs/v2/checkpoint_last.pth.tar", "v2"),
+        ("runs/v2/checkpoint_0100.pth.tar", "v2/checkpoint_0100"),
+        ("/checkpoint_last.pth.tar", "checkpoint_last"),
+    ],
+)
+def test_tables_call_a_backbone_by_its_file(file: str, name: str) -> None:
+    assert backbone_name(file) == name
+
+
+def test_a_backbone_is_named_and_read_as_asked(bright_and_dark: Path, moco_content: Any, tmp_path: Path) -> None:
+    file = tmp_path / "v2" / "checkpoint_last.pth.tar"
+    file.parent.mkdir()
+    torch.save(moco_content("resnet18"), file)
+    command = ["bench", "imagenet-knn", "--protocol", "smoke", "--backbone", str(file), "--data", str(bright_and_dark)]
+    command += ["--image-size", "32", "--test-resize", "36", "--neighbors", "1", "--workers", "0", "--device", "cpu"]
+    flags = (["--from", "moco"], ["--encoder", "key"], ["--name", "MoCo v2"])
+    for chosen in flags:
+        assert main([*command, *chosen, "--results", str(tmp_path / "results")]) == 0
+    found = [read_result(path) for path in (tmp_path / "results").iterdir()]
+    digests = {encoder: load_backbone(file, encoder=encoder).digest for encoder in ("query", "key")}
+    assert {(one.backbone.name, one.backbone.digest) for one in found} == {
+        ("v2", digests["query"]),
+        ("v2", digests["key"]),
+        ("MoCo v2", digests["query"]),
+    }
+    assert {one.command[-4:-2] for one in found} == {tuple(chosen) for chosen in flags}
 
 
 def test_a_failed_run_writes_nothing(bright_and_dark: Path, tmp_path: Path) -> None:

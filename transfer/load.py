@@ -53,13 +53,17 @@ def load_backbone(path: Path, *, source: str = "auto", encoder: str | None = Non
     return load(path, source=source, encoder=encoder).backbone
 
 
-def load_or_random(name: str, *, seed: int, arch: str = "resnet50") -> Backbone:
-    """The backbone in the file `name`, or for `random` a freshly initialised one.
+def load_or_random(
+    name: str, *, seed: int, arch: str = "resnet50", source: str = "auto", encoder: str | None = None
+) -> Backbone:
+    """The backbone in the file `name`, read as `load_backbone` does, or for `random` a freshly initialised one.
 
     Raises:
         UserError: as for `load_backbone`.
     """
-    return random_backbone(arch, seed) if name == "random" else load_backbone(Path(name))
+    if name == "random":
+        return random_backbone(arch, seed)
+    return load_backbone(Path(name), source=source, encoder=encoder)
 
 
 def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loaded:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts, positive
+from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts, positive, seed
 
 
 def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=count, default=200, metavar="N", help="how many, drawn at random (200)")
     parser.add_argument("--rate", type=positive, default=1000, metavar="N", help="images/s that training needs (1000)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="write the record input-pipeline.json (none)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
 
 
 def _input_pipeline(args: argparse.Namespace) -> None:

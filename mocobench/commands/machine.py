@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import add_command
+from mocobench.commands.parser import add_command, seed
 
 
 def add_demo(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(commands, common, "demo", "run the whole chain on a small generated picture world", _demo)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (demo)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
 
 
 def _demo(args: argparse.Namespace) -> None:

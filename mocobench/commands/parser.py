@@ -8,6 +8,7 @@ from mocobench.runtime.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
+LARGEST_SEED = 2**32 - 1  # what every generator takes
 RESUME_HELP = "(auto: continue what --out holds)"
 
 
@@ -25,10 +26,15 @@ def add_command(commands: Any, common: argparse.ArgumentParser, name: str, help_
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--workers", type=count_or_none, default=2, help="processes that load images (2)")
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", default="auto", metavar="auto|NAME", help="the format (auto)")
+    parser.add_argument("--encoder", metavar="NAME", help="of files with two: query, key, ... (the authors' choice)")
 
 
 def command_of(args: argparse.Namespace) -> tuple[str, ...]:
@@ -48,11 +54,16 @@ def counts(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
 
 
-def _whole(text: str, *, least: int) -> int:
+def seed(text: str) -> int:
+    return _whole(text, least=0, most=LARGEST_SEED)
+
+
+def _whole(text: str, *, least: int, most: int | None = None) -> int:
     with suppress(ValueError):
-        if int(text) >= least:
+        if least <= int(text) and (most is None or int(text) <= most):
             return int(text)
-    raise argparse.ArgumentTypeError(f"expected a whole number from {least}, found {text or 'none'}")
+    to = f" to {most}" if most is not None else ""
+    raise argparse.ArgumentTypeError(f"expected a whole number from {least}{to}, found {text or 'none'}")
 
 
 def positive(text: str) -> float:

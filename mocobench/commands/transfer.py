@@ -4,19 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import add_command
+from mocobench.commands.parser import add_command, add_source_flags
 
 
 def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(commands, common, "inspect", "say what a checkpoint holds", _inspect)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    _add_source_flags(parser)
+    add_source_flags(parser)
     parser.add_argument("--json", action="store_true", help="for machines")
-
-
-def _add_source_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="source", default="auto", metavar="auto|NAME", help="the format (auto)")
-    parser.add_argument("--encoder", metavar="NAME", help="of files with two: query, key, ... (the authors' choice)")
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -33,7 +28,7 @@ def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", required=True, metavar="NAME", help="detectron2, huggingface, moco, safetensors, timm or torchvision"
     )
-    _add_source_flags(parser)
+    add_source_flags(parser)
 
 
 def _convert(args: argparse.Namespace) -> None:
