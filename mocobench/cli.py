@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 
-from benchmarks.result import RecordError
 from mocobench import __version__
 from mocobench.commands.bench import add_bench, add_protocols
 from mocobench.commands.machine import add_demo, add_doctor
@@ -38,12 +37,9 @@ def entry_point() -> None:
 def main(argv: list[str]) -> int:
     """Run one command line and return its exit status."""
     try:
-        args = build_parser(argv).parse_args(argv, argparse.Namespace(argv=tuple(argv)))
-        if not hasattr(args, "run"):
-            raise UserError("expected a command; see `mocobench --help`")
-        args.run(args)
+        run(argv)
         sys.stdout.flush()
-    except (UserError, RecordError) as error:
+    except _user_errors() as error:
         if "--debug" in argv:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -63,6 +59,20 @@ def main(argv: list[str]) -> int:
         print(f"error: {place}: the system says {error.strerror}", file=sys.stderr)
         return 2
     return 0
+
+
+def run(argv: list[str]) -> None:
+    """Run one command line, and raise what it raises."""
+    args = build_parser(argv).parse_args(argv, argparse.Namespace(argv=tuple(argv)))
+    if not hasattr(args, "run"):
+        raise UserError("expected a command; see `mocobench --help`")
+    args.run(args)
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """What the user can mend; errors in records among it once their module, whose package may lack, is loaded."""
+    records = sys.modules.get("benchmarks.result")
+    return (UserError,) if records is None else (UserError, records.RecordError)
 
 
 def _leave_standard_output() -> None:

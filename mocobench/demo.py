@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mocobench import cli
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.files import write_text
 from mocobench.world import draw_world
 
 TASKS = (
@@ -21,10 +22,11 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
     A demo that was stopped goes on from its last checkpoint; data and results are made anew.
 
     Raises:
-        UserError: `out` is a file, or a step failed.
+        UserError: `out` is a file or the demo of another seed, or a step failed.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: expected a folder, found a file")
+    _keep_to_seed(out / "seed.txt", seed)
     started = time.monotonic()
     data, results = out / "data", out / "results"
     print(f"$ drawing a world of textured shapes in {data}")
@@ -44,10 +46,26 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
     print(f"The whole chain took {(time.monotonic() - started) / 60:.1f} minutes. This report: {report}")
 
 
+def _keep_to_seed(path: Path, seed: int) -> None:
+    """Write the seed down, or find it there.
+
+    Raises:
+        UserError: another one is there.
+    """
+    there = path.read_text(encoding="utf-8").strip() if path.exists() else str(seed)
+    if there != str(seed):
+        raise UserError(
+            f"--out {path.parent}: expected a new folder or the demo of seed {seed}, found that of seed {there}; "
+            "name another folder"
+        )
+    write_text(path, f"{seed}\n")
+
+
 def _step(arguments: list[str]) -> None:
     print(f"\n$ mocobench {' '.join(arguments)}", flush=True)
     started = time.monotonic()
-    status = cli.main(arguments)
-    if status != 0:
-        raise UserError(f"the demo stopped: `mocobench {' '.join(arguments)}` ended with status {status}")
+    try:
+        cli.run(arguments)
+    except UserError as error:
+        raise UserError(f"the demo stopped in `mocobench {' '.join(arguments)}`: {error}") from error
     print(f"  ({time.monotonic() - started:.0f} s)", flush=True)

@@ -7,12 +7,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from mocobench import __version__
 from mocobench.runtime.detectron2 import INSTALLATION, why_no_detectron2
-from mocobench.runtime.device import has_native_bf16
-from mocobench.runtime.environment import cpu_name
 from mocobench.runtime.workers import MORE_SHARED_MEMORY, SHARED_MEMORY
 
 PACKAGES = (
@@ -33,6 +29,8 @@ PACKAGES = (
     "tqdm",
     "webdataset",
 )
+# What importing an ill package raises: a part is missing, a library does not load, operators are another release's.
+ILLNESSES = (ImportError, OSError, RuntimeError)
 # A MoCo v2 ResNet-50 checkpoint holds two encoders, the queue and SGD's momentum: about 0.4 GB, two at a time.
 CHECKPOINTS_BYTES = 1 << 30
 
@@ -52,9 +50,7 @@ def examine() -> list[Finding]:
     return [
         Finding("mocobench", True, f"{__version__}, Python {platform.python_version()}"),
         *(_package(name) for name in PACKAGES),
-        Finding("processor", True, f"{cpu_name()}, torch uses {torch.get_num_threads()} threads"),
-        _cuda(),
-        *_precisions(),
+        *_torch(),
         _embedded(),
         _detectron2(),
         _disk(Path.cwd()),
@@ -69,7 +65,27 @@ def _package(name: str) -> Finding:
         return Finding(name, False, "not installed", f"mocobench needs it: pip install {name}")
 
 
+def _torch() -> list[Finding]:
+    """The processor, devices and precisions, which are looked at through torch."""
+    try:
+        import torch
+
+        from mocobench.runtime.environment import cpu_name
+    except ILLNESSES as error:
+        return [
+            Finding("torch loads", False, _in_one_line(error), "nothing but this examination runs; install it anew")
+        ]
+    processor = Finding("processor", True, f"{cpu_name()}, torch uses {torch.get_num_threads()} threads")
+    return [processor, _cuda(), *_precisions()]
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _cuda() -> Finding:
+    import torch
+
     if not torch.cuda.is_available():
         cost = "every stage runs on the processor; the paper's schedules would take months, use the smoke protocols"
         return Finding("cuda", False, "no CUDA device", cost)
@@ -79,6 +95,10 @@ def _cuda() -> Finding:
 
 
 def _precisions() -> list[Finding]:
+    import torch
+
+    from mocobench.runtime.device import has_native_bf16
+
     devices = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
     return [
         Finding(f"bf16 on {device.type}", True, "in hardware; --precision auto takes it")
@@ -94,13 +114,14 @@ def _precisions() -> list[Finding]:
 
 
 def _embedded() -> Finding:
-    from torchvision import ops
-
     try:
+        import torch
+        from torchvision import ops
+
         ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    except RuntimeError as error:
-        cost = "no detection benchmark runs; install torch and torchvision of the same release"
-        return Finding("engine embedded", False, f"torchvision's operators do not load: {error}", cost)
+    except ILLNESSES as error:
+        cost = "no benchmark runs; install torch and torchvision of the same release"
+        return Finding("engine embedded", False, f"torchvision's operators do not load: {_in_one_line(error)}", cost)
     return Finding("engine embedded", True, "R50-C4 and R50-FPN, boxes and masks, on torch and torchvision")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mocobench.cli import build_parser, main
 from mocobench.doctor import PACKAGES
 
 VOC = ["bench", "voc-detection", "--backbone", "random", "--data", "none", "--engine", "embedded"]
+KNN = ["bench", "imagenet-knn", "--backbone", "random", "--data", "none"]
 PRETRAIN = ["pretrain", "--recipe", "demo", "--data", ".", "--out", "o"]
 COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report", "published")
 
@@ -55,6 +57,31 @@ def test_help_is_instant() -> None:
         (["pretrain", "--recipe", "x", "--data", "d", "--out", "o"], "error: --recipe x: expected one of"),
         (["pretrain", "--recipe", "demo", "--data", "none", "--out", "o"], "error: --data none: expected a folder"),
         (["pretrain", "--recipe", "demo", "--data", ".", "--out", "o", "--arch", "vgg"], "error: --arch vgg: expected"),
+        (
+            ["bench", "--backbone", "random", "--data", "d", "--learning-rate", "3", "imagenet-linear"],
+            "error: bench: expected the task first, `mocobench bench TASK --backbone PATH --data DIR`, found --backb",
+        ),
+        (
+            ["bench", "imagenet-knn", "--backbone", "random", "--data", "d", "--engine", "embedded"],
+            "error: unrecognized arguments: --engine embedded; see `mocobench --help`",
+        ),
+        (
+            [*KNN, "--on-bad-annotation", "skip"],
+            "error: unrecognized arguments: --on-bad-annotation skip; see `mocobench --help`",
+        ),
+        (
+            [*KNN, "--from", "moco"],
+            "error: --from: expected a checkpoint with it, found --backbone random; leave it out",
+        ),
+        ([*KNN, "--name", "v2"], "error: --name: expected a checkpoint with it, found --backbone random; leave it out"),
+        *(
+            (
+                [*command, "--seed", seed],
+                f"error: argument --seed: expected a whole number from 0 to 4294967295, found {seed}",
+            )
+            for command in (PRETRAIN, KNN, ["demo"], ["bench", "input-pipeline", "--data", "."])
+            for seed in ("1" + 20 * "0", "-1")
+        ),
         ([*PRETRAIN, "--workers", "-1"], "error: argument --workers: expected a whole number from 0, found -1"),
         ([*PRETRAIN, "--keep-every", "x"], "error: argument --keep-every: expected a whole number from 0, found x"),
         (
@@ -173,6 +200,42 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch, capsys
     assert capsys.readouterr().err == "error: demo/data: the system says Permission denied\n"
 
 
+def test_bench_shows_the_task_first_and_flags_where_they_are_used(capsys) -> None:
+    shown = {}
+    for task in ("imagenet-knn", "voc-svm", "coco-detection", ""):
+        with pytest.raises(SystemExit):
+            main(["bench", *([task] if task else []), "--help"])
+        shown[task] = capsys.readouterr().out
+    usage = "usage: mocobench bench TASK --backbone PATH|random --data DIR [FLAGS]\n"
+    assert all(text.startswith(usage) for text in shown.values())
+    assert {task for task, text in shown.items() if "--engine" in text} == {"coco-detection"}
+    assert {task for task, text in shown.items() if "--on-bad-annotation" in text} == {"voc-svm", "coco-detection"}
+
+
+def test_an_interrupted_demo_ends_as_interrupted(tmp_path: Path, monkeypatch, capsys) -> None:
+    def interrupt(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mocobench.demo.draw_world", lambda *args, **kwargs: None)
+    monkeypatch.setattr("pretrain.train.pretrain", interrupt)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 130
+    assert capsys.readouterr().err == "interrupted; no checkpoint yet\n"
+
+
+def test_a_demo_of_another_seed_is_refused_before_anything_is_replaced(tmp_path: Path, monkeypatch, capsys) -> None:
+    drawn = []
+    monkeypatch.setattr("mocobench.demo.draw_world", lambda out, seed: drawn.append(seed))
+    out = tmp_path / "demo"
+    for _ in range(2):  # there is nothing to pretrain on
+        assert main(["demo", "--out", str(out)]) == 2
+        assert capsys.readouterr().err.startswith("error: the demo stopped in `mocobench pretrain --recipe demo ")
+    assert main(["demo", "--out", str(out), "--seed", "1"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --out {out}: expected a new folder or the demo of seed 1, found that of seed 0; name another folder\n"
+    )
+    assert drawn == [0, 0]
+
+
 def test_settings_of_a_task_are_flags() -> None:
     argv = ["bench", "voc-detection", "--backbone", "random", "--data", "d", "--train-short-sides", "96,128"]
     args = build_parser(argv).parse_args([*argv, "--learning-rate", "0.01", "--no-masks"])
@@ -207,6 +270,53 @@ def test_doctor_looks_at_every_package_that_the_project_needs() -> None:
     project = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     needed = re.findall(r'^  "([\w-]+)>=[\d.]+",$', project[: project.index("[project.optional")], re.MULTILINE)
     assert set(needed) == set(PACKAGES)
+
+
+BROKEN = {
+    "torch/__init__.py": "raise OSError('libtorch_cpu.so: cannot open shared object file')",
+    "torchvision/__init__.py": "raise RuntimeError('operator torchvision::nms does not exist')",
+    "msgspec/__init__.py": "raise ImportError('no msgspec here')",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "topic", "found"),
+    [
+        ("torch/__init__.py", "torch loads", "OSError: libtorch_cpu.so: cannot open shared object file"),
+        (
+            "torchvision/__init__.py",
+            "engine embedded",
+            "torchvision's operators do not load: RuntimeError: operator torchvision::nms does not exist",
+        ),
+        ("msgspec/__init__.py", "msgspec", None),
+    ],
+)
+def test_doctor_outlives_what_it_looks_for(file: str, topic: str, found: str | None, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(BROKEN[file])
+    places = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[1])])
+    command = [sys.executable, "-m", "mocobench", "doctor", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": places})
+    assert (run.returncode, run.stderr) == (0, "")
+    findings = {finding["topic"]: finding for finding in json.loads(run.stdout)}
+    if found is not None:
+        assert findings[topic]["found"] == found
+        assert not findings[topic]["is_fine"]
+        assert findings[topic]["cost"]
+
+
+def test_doctor_names_a_package_that_is_not_there(monkeypatch, capsys) -> None:
+    def version(name: str) -> str:
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("mocobench.doctor.metadata.version", version)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["doctor"]) == 0
+    assert re.search(
+        r"^--  torch +not installed\n +costs: mocobench needs it: pip install torch$", capsys.readouterr().out, re.M
+    )
 
 
 def test_doctor_speaks_json(capsys) -> None:

@@ -14,7 +14,7 @@ def why_no_detectron2() -> str | None:
         return "it is not installed"
     try:
         importlib.import_module("detectron2._C")
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # as torch itself raises them
         return f"it is installed but does not import: {' '.join(str(error).split())}"
     return None
 

@@ -4,17 +4,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
-from torch.utils.data import get_worker_info
+from typing import TYPE_CHECKING
 
 from mocobench.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 SHARED_MEMORY = Path("/dev/shm")
 MORE_SHARED_MEMORY = "give it more (in Docker with --shm-size), or use --workers 0"
 
 
-def share(tensor: torch.Tensor) -> torch.Tensor:
+def share(tensor: "torch.Tensor") -> "torch.Tensor":
     """In a worker, move the tensor to the memory that it shares with its process; elsewhere leave it as it is.
 
     For every tensor that a worker returns. PyTorch would move it later, in a thread of the worker's queue, where one
@@ -23,6 +24,8 @@ def share(tensor: torch.Tensor) -> torch.Tensor:
     Raises:
         UserError: there is no room; to be returned, as a raised one would come back buried in the worker's traceback.
     """
+    from torch.utils.data import get_worker_info
+
     if get_worker_info() is None:
         return tensor
     try:
