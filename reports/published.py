@@ -88,31 +88,10 @@ class Published:
         return self.protocol.split("/")[0]
 
 
-@dataclass(frozen=True)
-class ReleasedFile:
-    """A checkpoint that authors released, known by the first digits of its MD5."""
-
-    method: str
-    epochs: int
-    md5_prefix: str
-    checked: str
-    source: Source
-
-
 @cache
 def load_published() -> tuple[Published, ...]:
     """Every published row, in the order of the files and of their tables."""
     return tuple(row for path in _paths() for row in read_rows(path))
-
-
-@cache
-def load_released_files() -> tuple[ReleasedFile, ...]:
-    """Every released checkpoint that a source names."""
-    found = []
-    for path in _paths():
-        text = _parse(path)
-        found += [ReleasedFile(**file, source=_source(text)) for file in text.get("files", [])]
-    return tuple(found)
 
 
 def read_rows(path: Path) -> tuple[Published, ...]:

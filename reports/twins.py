@@ -6,14 +6,17 @@ from benchmarks.result import Result
 from reports.published import Published
 from reports.trials import Comparable, Measured, is_random
 
+ARCH = "resnet50"  # of every published row with a recipe of ours
 IMAGENET_IMAGES = 1_281_167  # what every published row with a recipe of ours was pretrained on
 
 
 def recipe_of(result: Result) -> str:
     """The name of a backbone's pretraining: `random`, `supervised` or a recipe of ours, run as it stands on ImageNet.
 
-    Empty where nothing is said of it, the recipe was changed, or the images were others.
+    Empty where nothing is said of it, the recipe was changed, or the images or the network were others.
     """
+    if result.backbone.arch != ARCH:
+        return ""
     if is_random(result):
         return "random"
     provenance = result.backbone.provenance

@@ -11,7 +11,7 @@ from reports.catalogue import Wanted, list_published
 from reports.citations import bibtex, sources_of
 from reports.disagreements import find_disagreements
 from reports.metrics import TITLES
-from reports.published import CHECKED, SHOW, Published, load_published, load_released_files, read_rows
+from reports.published import CHECKED, SHOW, Published, load_published, read_rows
 
 # Our own; one of which the paper prints costs alone; and two on CIFAR-10, which no task here evaluates.
 WITHOUT_ACCURACY = {"demo", "end-to-end-200ep", "moco-v2-cifar10", "moco-v2-cifar10-symmetric"}
@@ -180,12 +180,6 @@ def test_printed_trials_give_mean_and_spread() -> None:
     assert row.spread is not None
     assert row.spread["top1"] == pytest.approx((squares / 4) ** 0.5)
     assert row.trials == 5
-
-
-def test_released_files() -> None:
-    files = {(file.method, file.epochs): file.md5_prefix for file in load_released_files()}
-    expected = {("MoCo v1", 200): "b251726a", ("MoCo v2", 200): "59fd9945", ("MoCo v2", 800): "a04e12f8"}
-    assert files == expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +15,28 @@ from safetensors.torch import save_file
 from mocobench.runtime.errors import UserError
 from pretrain.checkpoint import LAST, save_checkpoint
 from pretrain.methods import make_model
+from pretrain.recipes import RECIPES
 from pretrain.run import Progress
+from reports.published import load_published
+from reports.twins import IMAGENET_IMAGES
 from tests.tiny_pretraining import make_run
 from tests.transfer_examples import ARCHS
 from transfer import load as load_module
 from transfer.backbone import IMAGENET_RGB, expected_shapes
-from transfer.load import load, load_backbone, load_or_random, source_formats
-from transfer.sources import torchvision
+from transfer.convert import convert
+from transfer.inspect import inspect, to_text
+from transfer.load import file_hash, load, load_backbone, load_or_random, source_formats
+from transfer.released import ReleasedFile
+from transfer.sources import moco, torchvision
 
 ResnetState = Callable[..., dict[str, torch.Tensor]]
 MocoContent = Callable[..., dict[str, Any]]
+# What our own pretraining adds to the authors' layout.
+OURS = {
+    "recipe": {"name": "demo", "epochs": 300},
+    "seed": 3,
+    "input": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+}
 
 
 def saved(path: Path, content: Any) -> Path:
@@ -60,13 +73,62 @@ def test_moco_drops_with_reasons(tmp_path: Path, moco_content: MocoContent) -> N
     assert len(dropped) == 2 * 4 + num_in_trunk + 2 + 1
 
 
+@pytest.fixture
+def released(tmp_path: Path, moco_content: MocoContent, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint in the authors' layout, of 200 epochs, which they are taken to have released."""
+    path = saved(tmp_path / "known.pth.tar", moco_content())
+    prefix = hashlib.md5(path.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(moco, "RELEASED", (ReleasedFile(prefix, "MoCo v2", 200, "moco-v2-200ep", 1_281_167),))
+    return path
+
+
+def test_a_released_file_is_known(released: Path, tmp_path: Path, moco_content: MocoContent) -> None:
+    known = load_backbone(released).provenance
+    assert (known.method, known.epochs, known.recipe) == ("MoCo v2", 200, "moco-v2-200ep")
+    assert known.num_images == 1_281_167
+    assert known.file_sha256 == hashlib.sha256(released.read_bytes()).hexdigest()
+    assert "  recipe      moco-v2-200ep" in to_text(inspect(released)).splitlines()
+    for format_name in ("safetensors", "detectron2"):
+        convert(released, tmp_path / format_name, to=format_name)
+        assert load_backbone(tmp_path / format_name).provenance == known
+    other = moco_content()
+    other["arch"] = "resnet18 "  # other bytes, the same weights
+    unknown = load_backbone(saved(tmp_path / "f", other)).provenance
+    assert (unknown.method, unknown.recipe) == ("MoCo, MLP head", None)
+
+
+@pytest.mark.parametrize("change", [{"epoch": 100}, {"mocobench": OURS}], ids=["epochs", "recipe"])
+def test_files_that_cannot_be_released_ones_are_hashed_once(
+    change: dict[str, Any], tmp_path: Path, moco_content: MocoContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    monkeypatch.setattr(
+        load_module, "file_hash", lambda path, algorithm: hashed.append(algorithm) or file_hash(path, algorithm)
+    )
+    path = saved(tmp_path / "f", moco_content() | change)
+    load_backbone(path)
+    assert hashed == ["sha256"]
+    load_backbone(saved(path, moco_content()))
+    assert sorted(hashed[1:]) == ["md5", "sha256"]
+
+
+def test_the_released_files_have_recipes_of_ours_and_published_rows() -> None:
+    # In the authors' README.
+    assert {(file.method, file.epochs): file.md5_prefix for file in moco.RELEASED} == {
+        ("MoCo v1", 200): "b251726a",
+        ("MoCo v2", 200): "59fd9945",
+        ("MoCo v2", 800): "a04e12f8",
+    }
+    published = {(row.recipe, row.pretraining.epochs) for row in load_published()}
+    for file in moco.RELEASED:
+        assert RECIPES[file.recipe].epochs == file.epochs
+        assert (file.recipe, file.epochs) in published
+        assert file.num_images == IMAGENET_IMAGES
+
+
 def test_our_own_checkpoints_bring_recipe_seed_and_input(tmp_path: Path, moco_content: MocoContent) -> None:
     content = moco_content()
-    content["mocobench"] = {
-        "recipe": {"name": "demo", "epochs": 300},
-        "seed": 3,
-        "input": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
-    }
+    content["mocobench"] = deepcopy(OURS)
     backbone = load_backbone(saved(tmp_path / "f", content))
     assert (backbone.provenance.recipe, backbone.provenance.seed, backbone.provenance.epochs) == ("demo", 3, 200)
     assert (backbone.input.mean, backbone.input.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

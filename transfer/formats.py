@@ -84,12 +84,13 @@ A file's format is told from what is in it, never from its name, and exactly one
 ResNet-18, 34, 50, 101 and 152, torchvision's wide ones (`wide_resnet50_2`), those that are wider throughout
 (`resnet50w2`, `w4`, ...) and a 3x3 stem for small pictures (`resnet18-cifar`). `module.` and `_orig_mod.` are ignored
 wherever they stand in a name. A tensor that is neither the backbone's nor dropped for a reason is an error.
-Weights in float16 or bfloat16 are widened to float32, which loses nothing; the provenance says so.
+Weights in float16 or bfloat16 are widened to float32, which loses nothing; the provenance says so. The checkpoints that
+MoCo's authors released are known by their MD5: their provenance has the recipe that repeats them.
 
 *Detected by* names the first convolution and where it is; *pixels* is the input convention of the format's authors,
 which a file that states its own overrides. *Tested with* names the package whose own files the tests read; where it
 says `names`, tests make the files from the names in the authors' published code. The first of several *encoders* is
-the one that the authors evaluate; `--encoder NAME` chooses another.
+the one that the authors evaluate; `--encoder NAME` chooses another, for `inspect`, `convert` and `bench`.
 """
 WRITING = """
 ## Write

@@ -20,6 +20,7 @@ from transfer.found import Found
 from transfer.half_precision import widen
 from transfer.layout import Layout
 from transfer.network import random_backbone
+from transfer.released import candidates, recognise
 from transfer.suspicions import classifier_shape, suspicious_classifier, suspicious_statistics
 
 
@@ -74,17 +75,22 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loa
     """
     path = Path(path)
     content = open_checkpoint(path)
-    with ThreadPoolExecutor(max_workers=1) as pool:  # hashing hundreds of megabytes takes as long as all the rest
-        sha256 = pool.submit(file_sha256, path)
+    with ThreadPoolExecutor(max_workers=2) as pool:  # hashing hundreds of megabytes takes as long as all the rest
+        sha256 = pool.submit(file_hash, path, "sha256")
         format_name, module, layout = choose_source(content, path, source)
         _check_encoder(encoder, layout, path)
         found = layout.read(content, path, encoder)
         if hasattr(module, "finish"):
             found = module.finish(found, content, path)
+        # An MD5 takes longer than a SHA-256: it is computed beside it, of files alone that authors may have released.
+        released = candidates(found.provenance, getattr(module, "RELEASED", ()))
+        md5 = pool.submit(file_hash, path, "md5") if released else None
         classifier = classifier_shape(found)
         del content  # so that each tensor of the file can be given up as it is copied
         arch, tensors, stored_as = _canonical_tensors(found, path)
         provenance = found.provenance
+        if md5 is not None:
+            provenance = recognise(provenance, md5.result(), released)
         if provenance.file_sha256 is None:
             provenance = replace(provenance, file_sha256=sha256.result(), stored_as=stored_as)
         backbone = Backbone(arch, tensors, found.input, provenance, found.stride_in_1x1)
@@ -134,13 +140,13 @@ def _check_encoder(encoder: str | None, layout: Layout, path: Path) -> None:
         )
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
-    sha256 = hashlib.sha256()
+def file_hash(path: Path, algorithm: str) -> str:
+    """The `sha256` or `md5` of a file's bytes, as hexadecimal text."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(2**20):
-            sha256.update(block)
-    return sha256.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _some_keys(content: Content) -> str:

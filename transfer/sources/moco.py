@@ -16,11 +16,21 @@ from transfer.container import Content
 from transfer.found import Found
 from transfer.layout import Layout
 from transfer.metadata import KEY, with_metadata
+from transfer.released import ReleasedFile
 
 # The methods of `mocobench pretrain`, all of them in the layout of MoCo's authors
 METHODS = {"moco": "MoCo", "end-to-end": "end-to-end", "simclr": "SimCLR"}
 SUMMARY = "checkpoint of the MoCo authors' code (v1, v2) or of `mocobench pretrain`"
 TESTED_WITH = "mocobench pretrain"
+# The table of models in the authors' README, github.com/facebookresearch/moco; all are of ImageNet's training images.
+RELEASED = tuple(
+    ReleasedFile(md5, method, epochs, recipe, num_images=1_281_167)
+    for md5, method, epochs, recipe in (
+        ("b251726a", "MoCo v1", 200, "moco-v1-200ep"),
+        ("59fd9945", "MoCo v2", 200, "moco-v2-200ep"),
+        ("a04e12f8", "MoCo v2", 800, "moco-v2-800ep"),
+    )
+)
 LAYOUTS = (
     Layout(
         format="moco",
