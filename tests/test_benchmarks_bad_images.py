@@ -199,11 +199,11 @@ def test_images_without_a_label_are_not_looked_at(broken: Path) -> None:
     labels = broken.parent / "labels.txt"
     labels.write_text("bright/0.png\nbright/1.png\nbright/2.png\ndark/0.png\ndark/1.png\ndark/2.png\n")
     context = replace(SKIP, label_list=labels)
-    data = run_semi(random_backbone("resnet18", 0), broken, PROTOCOLS["semi"], context).data
+    data = run_semi(random_backbone("resnet18", 0), broken, replace(PROTOCOLS["semi"], labels=0.5), context).data
     assert data.skipped == SKIPPED[1:]
     assert {name: split.images for name, split in data.splits.items()} == {"train": 12, "val": 5, "labelled": 6}
     labels.write_text("bright/0.png\nbright/1.png\nbright/2.png\ndark/1.png\ndark/2.png\ndark/3.png\n")
-    data = run_semi(random_backbone("resnet18", 0), broken, PROTOCOLS["semi"], context).data
+    data = run_semi(random_backbone("resnet18", 0), broken, replace(PROTOCOLS["semi"], labels=0.5), context).data
     assert data.skipped == SKIPPED
     assert {name: split.images for name, split in data.splits.items()} == {"train": 11, "val": 5, "labelled": 5}
 
