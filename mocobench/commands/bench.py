@@ -174,7 +174,7 @@ def _bench(args: argparse.Namespace) -> None:
         command=command_of(args),
     )
     device = choose_device(args.device)
-    engine, _ = choose_engine(args.engine, task.ENGINES)
+    engine, _ = choose_engine(getattr(args, "engine", "auto"), task.ENGINES)
     asked = detectron2_precision(args.precision) if engine == "detectron2" else args.precision
     chosen = {"device": device, "precision": choose_precision(asked, device), "num_workers": args.workers}
     given = {f.name: getattr(args, f.name) for f in fields(RunContext) if hasattr(args, f.name)}
