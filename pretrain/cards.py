@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from textwrap import wrap
 from typing import Any
 
 from pretrain.recipes import CITED_RECIPES
@@ -24,6 +25,7 @@ SECTIONS = {
         *("warmup_epochs", "cosine", "decay_epochs", "epochs"),
     ),
 }
+LINE = 100
 INTERPOLATION = ("bilinear, antialiased", "as torchvision resizes PIL images")
 WORDS = {
     "crop_scale": "{0:g} to {1:g} of the image's area",
@@ -47,7 +49,9 @@ def card(recipe: Recipe) -> str:
     for title, names in SECTIONS.items():
         lines += ["", f"  {title}", *_table({name: rows[name] for name in names if not _is_idle(name, settings)})]
     if cited.departures:
-        lines += ["", "  departures from the sources", *(f"    {departure}" for departure in cited.departures)]
+        lines += ["", "  departures from the sources"]
+        for departure in cited.departures:
+            lines += wrap(departure, LINE, initial_indent="  - ", subsequent_indent="    ")
     tags = sorted(set(re.findall(r"\[\d\]", "\n".join(lines))))
     return "\n".join([*lines, "", *(f"  {tag} {REFERENCES[tag]}" for tag in tags)])
 
