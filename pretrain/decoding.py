@@ -7,7 +7,7 @@ import torch
 from PIL import ExifTags, Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from mocobench.runtime.images import TURNS, decode_rgb
+from mocobench.runtime.images import PIL_ERRORS, TURNS, decode_rgb
 
 
 def decode_pixels(content: bytes, *, name: str) -> torch.Tensor:
@@ -22,10 +22,18 @@ def decode_pixels(content: bytes, *, name: str) -> torch.Tensor:
 
 def _decode_plain_jpeg(content: bytes) -> torch.Tensor | None:
     """The pixels of a JPEG that is in colour and not turned, without PIL's own copies of them; None for any other."""
+    if not _is_plain_jpeg(content):
+        return None
+    try:
+        return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
+    except ValueError:
+        return None  # damaged: PIL decides what can be read of it
+
+
+def _is_plain_jpeg(content: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(content)) as header:
             is_turned = header.getexif().get(ExifTags.Base.Orientation) in TURNS
-            is_plain = header.format == "JPEG" and header.mode == "RGB" and not is_turned
-        return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1) if is_plain else None
-    except Exception:
-        return None  # PIL says what is wrong with it
+            return header.format == "JPEG" and header.mode == "RGB" and not is_turned
+    except PIL_ERRORS:
+        return False  # `decode_rgb` meets the same and names the file

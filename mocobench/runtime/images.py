@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,11 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+# PIL's readers raise what they run into in a damaged or odd file.
+PIL_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError),
+    *(AssertionError, NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError),
+)
 # What a viewer does with a picture of each EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,7 +66,7 @@ def decode_rgb(content: bytes, *, name: str) -> Image.Image:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             return _to_rgb(_upright(image))
-    except Exception as error:  # PIL's readers raise what they run into: TypeError, struct.error, IndexError, ...
+    except PIL_ERRORS as error:
         raise UserError(
             f"{printable(name)}: expected an image that can be decoded, found {_one_line(error)}; replace or remove it"
         ) from error
