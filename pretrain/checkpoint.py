@@ -41,8 +41,10 @@ def save_checkpoint(
     state = model.state_dict()
     spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if spoilt:
+        step = f"epoch {progress.epoch + 1}, step {progress.step}"
+        place = step if progress.step else f"after epoch {progress.epoch}"
         raise UserError(
-            f"epoch {progress.epoch + 1}, step {progress.step}: expected finite weights, found {len(spoilt)} tensors "
+            f"{place}: expected finite weights, found {len(spoilt)} tensors "
             f"that are not, {spoilt[0]} first; lower --learning-rate; checkpoints in {run.out} are untouched"
         )
     augmentation = run.recipe.augmentation

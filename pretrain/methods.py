@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.seeds import derive_seed, seed_everything
 from pretrain.encoder import make_encoder
 from pretrain.end_to_end import EndToEnd
@@ -51,7 +52,11 @@ OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
 
 
 def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The model as the seed initialises it, the same on every process, on the run's device, with its optimizer."""
+    """The model as the seed initialises it, the same on every process, on the run's device, with its optimizer.
+
+    Raises:
+        UserError: it does not fit into memory.
+    """
     recipe = run.recipe
     seed_everything(derive_seed(run.seed, "initialisation"))
     make = partial(
@@ -63,8 +68,10 @@ def make_model(run: TrainingRun) -> tuple[nn.Module, torch.optim.Optimizer]:
         zero_init_residual=recipe.zero_init_residual,
         stem=recipe.stem,
     )
-    model = METHODS[recipe.method](recipe, make)
-    model = model.to(run.device).to(memory_format=torch.channels_last).train()
+    what = f"a {recipe.arch} of {recipe.method}" + (f" with {recipe.queue_size} keys" if recipe.queue_size else "")
+    with out_of_memory_means(what, remedy=f"use a smaller {'--queue-size' if recipe.queue_size else '--arch'}"):
+        model = METHODS[recipe.method](recipe, make)
+        model = model.to(run.device).to(memory_format=torch.channels_last).train()
     if run.compile:
         for encoder in model.children():
             encoder.compile()  # in place, so that the state dict keeps its names

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from pretrain.monitor import KnnMonitor, make_monitor
 from pretrain.record import MetricsLog, epoch_text, write_run_record
 from pretrain.run import Plan, Progress, TrainingRun, make_plan, plan_text
 from pretrain.schedule import learning_rate
-from pretrain.sessions import begin_session
+from pretrain.sessions import began_from, begin_session
 from pretrain.step import StepMetrics, Trainer
 
 
@@ -224,14 +225,19 @@ def _prepare(run: TrainingRun) -> Training:
 
 
 def _monitored(training: Training) -> dict[str, float]:
-    """What the monitor finds after the epoch that has just been trained, if it is one to look at."""
+    """What the monitor finds after the epoch that has just been trained, if it is one to look at.
+
+    Raises:
+        UserError: it does not fit into memory, or as for `KnnMonitor.measure`.
+    """
     run, progress = training.run, training.progress
     epochs = progress.epoch + 1
     if training.monitor is None or (epochs % run.knn_every and epochs < run.recipe.epochs):
         return {}
     started = time.monotonic()
     # A compiled encoder would not see the monitor's hook.
-    with torch.compiler.set_stance("force_eager") if run.compile else nullcontext():
+    eagerly = torch.compiler.set_stance("force_eager") if run.compile else nullcontext()
+    with eagerly, out_of_memory_means("the kNN of --knn-every", remedy="use a smaller --knn-data, or go on without"):
         found, bad_images = training.monitor.measure(run, training.model.get_submodule("encoder_q"))
     progress.bad_images += bad_images
     progress.seconds += time.monotonic() - started
@@ -239,22 +245,23 @@ def _monitored(training: Training) -> dict[str, float]:
 
 
 def _resume(run: TrainingRun, data: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load what `run.resume` asks for; return how far that is."""
+    """Load what `run.resume` asks for, or what a run that began with that has become; return how far that is."""
     last = last_checkpoint(run.out)
+    load = partial(load_checkpoint, run=run, data=data, model=model, optimizer=optimizer)
     if run.resume == "never" and last:
         raise UserError(f"--resume never: {last} exists; choose another --out or remove that run")
-    if run.resume not in ("auto", "never"):
-        source = Path(run.resume)
-        if not source.is_file():
-            found = "a folder" if source.is_dir() else "no such file"
-            raise UserError(f"--resume {source}: expected auto, never or a checkpoint, found {found}")
-        if last and source.resolve() not in (last.resolve(), (run.out / PREVIOUS).resolve()):
-            raise UserError(f"--resume {source}: {last} exists and would be overwritten; choose another --out")
-    elif last:
-        source = last
-    else:
-        return Progress()
-    return load_checkpoint(source, run, data=data, model=model, optimizer=optimizer)
+    if run.resume in ("auto", "never"):
+        return load(last) if last else Progress()
+    source = Path(run.resume)
+    if not source.is_file():
+        found = "a folder" if source.is_dir() else "no such file"
+        raise UserError(f"--resume {source}: expected auto, never or a checkpoint, found {found}")
+    if last is None or source.resolve() in (last.resolve(), (run.out / PREVIOUS).resolve()):
+        return load(source)
+    progress = load(last)
+    if not began_from(progress, source):
+        raise UserError(f"--resume {source}: {last} exists and would be overwritten; choose another --out")
+    return progress
 
 
 def _require_one_start(run: TrainingRun, data: dict[str, Any], progress: Progress) -> None:

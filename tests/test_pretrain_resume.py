@@ -322,20 +322,21 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
 
 
+@pytest.mark.parametrize(("step", "place"), [(4, "epoch 1, step 4"), (STEPS, "after epoch 1")])
 def test_weights_that_are_not_finite_are_not_saved(
-    pictures: Path, tmp_path: Path, tiny_encoder: None, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path, tiny_encoder: None, monkeypatch: pytest.MonkeyPatch, step: int, place: str
 ) -> None:
-    """The loss of step 4 is finite, its update is not."""
+    """The loss of the step is finite, its update is not."""
 
-    def spoil_at_step_4(self: torch.optim.SGD, closure: None = None) -> None:
+    def spoil_at_step(self: torch.optim.SGD, closure: None = None) -> None:
         calls.append(0)
         original(self, closure)
-        if len(calls) == 4:
+        if len(calls) == step:
             self.param_groups[0]["params"][0].data.mul_(float("nan"))
 
     original, calls = torch.optim.SGD.step, []
-    monkeypatch.setattr(torch.optim.SGD, "step", spoil_at_step_4)
-    with pytest.raises(UserError, match=r"epoch 1, step 4: expected finite weights, found 1 tensors that are not, enc"):
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil_at_step)
+    with pytest.raises(UserError, match=f"^{place}: expected finite weights, found 1 tensors that are not, enc"):
         run_pretraining(make_run(pictures, tmp_path / "out", **SETTINGS))
     last = load(tmp_path / "out" / "checkpoint_last.pth.tar")
-    assert last["mocobench"]["progress"]["step"] == 2
+    assert last["mocobench"]["progress"]["step"] == step - 2

@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,19 @@ def test_writes_the_authors_layout_and_records(images: Path, tmp_path: Path) -> 
     assert list(out.glob("events.out.tfevents.*"))
     assert_same_state(content, load(out / "checkpoint_0002.pth.tar"))
     assert not list(out.glob(".*tmp"))
+
+
+def test_the_share_of_waiting_for_data(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_late(*parts: Any, **settings: Any) -> Iterator[Any]:
+        for batch in load_batches(*parts, **settings):
+            time.sleep(0.2)
+            yield batch
+
+    monkeypatch.setattr("pretrain.train.load_batches", load_late)
+    pretrain(make_run(images, tmp_path / "run"))
+    for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()):
+        seconds = 2 * 4 / line["images_per_second"]  # of two batches of four
+        assert 0.4 <= line["data_wait_share"] * seconds < seconds
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_workers(images: Path, tmp_path: Path) -> None:
@@ -162,6 +177,26 @@ def test_resume_never_keeps_an_existing_run(images: Path, tmp_path: Path) -> Non
     pretrain(make_run(images, tmp_path / "run"))
     with pytest.raises(UserError, match=r"--resume never: .* exists"):
         pretrain(make_run(images, tmp_path / "run", resume="never"))
+
+
+def test_a_run_that_began_elsewhere_goes_on_by_the_same_command(images: Path, tmp_path: Path) -> None:
+    half = pretrain(make_run(images, tmp_path / "half", keep_every=1)).with_name("checkpoint_0001.pth.tar")
+    begin = make_run(images, tmp_path / "run", resume=str(half), checkpoint_every=1)
+    last = pretrain(begin)
+    last.unlink()  # as after a kill; the previous one is that of a step of epoch 2
+    steps = load(begin.out / "checkpoint_previous.pth.tar")["mocobench"]["progress"]["step"]
+    assert steps > 0
+    pretrain(begin)
+    assert [session["step"] for session in load(last)["mocobench"]["progress"]["sessions"]] == [0, 0, steps]
+    with pytest.raises(UserError, match=r"--resume \S+checkpoint_0002\S+: \S+ exists and would be overwritten"):
+        pretrain(make_run(images, tmp_path / "run", resume=str(half.with_name("checkpoint_0002.pth.tar"))))
+
+
+def test_a_model_that_memory_does_not_hold_is_named(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"a resnet50 of moco with 10{12} keys: expected enough memory, .* --queue-size"
+    ):
+        pretrain(make_run(images, tmp_path / "run", differing={"queue_size": 10**12}))
 
 
 def test_missing_train_folder_says_what_is_there(tmp_path: Path) -> None:
