@@ -136,8 +136,8 @@ def load_batches(
 ) -> Iterator[Batch | UserError]:
     """This process's parts of the batches, loaded; workers start with the first and never wait for an epoch's end.
 
-    A part with an image that cannot be read is that image's error instead; with `skip_bad` only when there is no
-    image in it that can. `pin_memory` is for training on CUDA, which it begins to use.
+    A part with an image that cannot be read is that image's error instead; with `skip_bad` only where nothing that can
+    be read was found in its place. `pin_memory` is for training on CUDA, which it begins to use.
     """
     images, recipe, seed = own_parts.images, own_parts.recipe, own_parts.seed
     yield from DataLoader(
@@ -155,12 +155,6 @@ def _collate(items: list[Batch | UserError]) -> Batch | UserError:
     if errors:
         return errors[0]
     parts = [item for item in items if isinstance(item, Batch)]
-    if all(part.bad_images for part in parts):
-        named = parts[0].bad_images[0]
-        return UserError(
-            f"--on-bad-image skip: expected a batch with images that can be read, found {len(parts)} that cannot, "
-            f"{named} among them; look at --data"
-        )
     tables = [part.to_apply for part in parts if part.to_apply is not None]
     try:
         pixels = share(torch.cat([part.pixels for part in parts]))

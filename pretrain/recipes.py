@@ -44,10 +44,10 @@ def customise(recipe: Recipe, changes: dict[str, Any]) -> tuple[Recipe, tuple[st
     words, factor = SCALINGS[recipe.rate_scaling]
     notes = {}
     before = asdict(recipe)
-    for name in ("queue_size", "key_momentum"):
-        if name in changes and not before[name]:
+    for name in ("queue_size", "key_momentum", "symmetric"):
+        if name in changes and recipe.method != "moco":
             flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag}: expected a recipe of MoCo, found {recipe.method}, which has none; leave it out")
+            raise UserError(f"{flag}: expected a recipe of MoCo, found {recipe.method}; leave it out")
     if "batch_size" in changes and "learning_rate" not in changes:
         scale = max(changes["batch_size"], 0) / recipe.batch_size
         changes = {**changes, "learning_rate": recipe.learning_rate * factor(scale)}

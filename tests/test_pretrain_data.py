@@ -135,15 +135,12 @@ def test_another_image_stands_in_the_place_of_a_bad_one(pictures: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(again, skipped[2:], strict=True))
 
 
-def test_a_batch_of_nothing_but_bad_images_stops(pictures: Path) -> None:
-    (first, *others) = own_parts = list(parts_of(pictures, epoch=0))
-    assert [len(part) for part in own_parts] == [4] * 6
+def test_a_batch_of_nothing_but_bad_images_is_replaced_too(pictures: Path) -> None:
+    """With few images on each process that is no sign of bad data, and every resume would meet it again."""
+    first = next(iter(parts_of(pictures, epoch=0)))
     spoil(pictures, *(index for _, index in first))
-    batches = load_batches(parts_of(pictures, epoch=0), num_workers=0, views_on_device=False, skip_bad=True)
-    (error, *rest) = list(batches)
-    assert len(rest) == len(others)
-    assert "expected a batch with images that can be read, found 4 that cannot" in str(error)
-    assert all(isinstance(batch, Batch) for batch in rest)
+    batches = list(load_batches(parts_of(pictures, epoch=0), num_workers=0, views_on_device=False, skip_bad=True))
+    assert [len(batch.bad_images) for batch in batches if isinstance(batch, Batch)] == [4, 0, 0, 0, 0, 0]
 
 
 def test_no_image_to_stand_in(pictures: Path) -> None:

@@ -1,6 +1,7 @@
 """Recipes hold the papers' values, and overrides are said."""
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -175,9 +176,17 @@ def test_no_value_changes_without_a_source() -> None:
 
 
 @pytest.mark.parametrize("name", ["end-to-end-200ep", "simclr-256-200ep"])
-def test_a_queue_is_mocos_alone(name: str) -> None:
-    with pytest.raises(UserError, match=f"--queue-size: expected a recipe of MoCo, found {RECIPES[name].method}"):
-        customise(RECIPES[name], {"queue_size": 4096})
+@pytest.mark.parametrize("changes", [{"queue_size": 4096}, {"key_momentum": 0.9}, {"symmetric": False}])
+def test_some_settings_are_mocos_alone(name: str, changes: dict[str, Any]) -> None:
+    flag = "--" + next(iter(changes)).replace("_", "-")
+    with pytest.raises(UserError, match=f"{flag}: expected a recipe of MoCo, found {RECIPES[name].method}"):
+        customise(RECIPES[name], changes)
+
+
+def test_any_recipe_of_moco_can_be_symmetric() -> None:
+    recipe, differs = customise(RECIPES["moco-v2-200ep"], {"symmetric": True})
+    assert recipe.symmetric
+    assert differs == ("symmetric: False -> True",)
 
 
 def test_unknown_recipe_lists_those_that_exist() -> None:
