@@ -15,6 +15,7 @@ from mocobench.runtime.distributed import world_size
 from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.memory import out_of_memory_means
+from mocobench.runtime.progress import say
 from pretrain.methods import make_model
 from pretrain.recipes import ARCHS, choose_recipe
 from pretrain.run import Cost, Plan, Progress, TrainingRun
@@ -78,10 +79,15 @@ def measure_apart(recipe: Recipe, *, device: torch.device, precision: str, num_s
 def estimate(run: TrainingRun, plan: Plan) -> Cost | None:
     """What a step of a run costs, tried on a throw-away model before the run makes its own; None for a short run.
 
+    That it is being tried is said: on a processor it can take minutes.
+
     Raises:
         UserError: the batch does not fit into memory.
     """
-    return measure_steps(run, num_steps=2) if plan.steps >= WORTH_ESTIMATING else None
+    if plan.steps < WORTH_ESTIMATING:
+        return None
+    say("trying a few steps, for an estimate of memory and time")
+    return measure_steps(run, num_steps=2)
 
 
 def measure_steps(run: TrainingRun, *, num_steps: int) -> Cost:

@@ -89,7 +89,7 @@ TABLE_1 = "arXiv 2003.04297, Table 1"
 CIFAR = vary(
     V2,
     name="moco-v2-cifar10",
-    source="colab/moco_cifar10_demo.ipynb of the authors' code, asymmetric: kNN 82.6 at 200 epochs",
+    source="colab/moco_cifar10_demo.ipynb of the authors' code, asymmetric: kNN of embeddings 82.6 at 200 epochs",
     symmetric=(False, f"{DEMO} --symmetric is off"),
     augmentation=VIEWS_CIFAR,
     image_size=(32, f"{DEMO} train_transform"),
@@ -143,7 +143,7 @@ MOCO_RECIPES = (
     vary(
         CIFAR,
         name="moco-v2-cifar10-symmetric",
-        source="colab/moco_cifar10_demo.ipynb of the authors' code, symmetric: kNN 85.3 at 200 epochs",
+        source="colab/moco_cifar10_demo.ipynb of the authors' code, symmetric: kNN of embeddings 85.3 at 200 epochs",
         symmetric=(True, f"{DEMO} --symmetric"),
     ),
     vary(

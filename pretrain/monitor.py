@@ -86,7 +86,10 @@ def make_monitor(data: Path) -> KnnMonitor:
     """
     for split in ("train", "val"):
         if not (data / split).is_dir():
-            raise UserError(f"--knn-data {data}: expected {split}/ with one folder of images per class, found none")
+            raise UserError(
+                f"--knn-every: expected {split}/ with one folder of images per class in {data}, found none; name a "
+                "labelled folder with --knn-data"
+            )
     bank, queries = list_image_folder(data / "train"), list_image_folder(data / "val")
     if bank.classes != queries.classes or len(bank.classes) < 2:
         raise UserError(

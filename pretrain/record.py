@@ -59,16 +59,22 @@ def _lines_until(path: Path, epochs_done: int) -> list[str]:
 
 def epoch_text(metrics: dict[str, float], *, epochs: int) -> str:
     """An epoch's metrics for people, on one line."""
+    rate = metrics["images_per_second"]
     shown = {
         "loss": f"{metrics['loss']:.4g}",
         "accuracy": f"{metrics['accuracy']:.1f} %",
         "spread": f"{metrics['embedding_spread']:.2f}",
-        "kNN": f"{metrics['knn_top1']:.1f} %" if "knn_top1" in metrics else "",
-        "images/s": f"{metrics['images_per_second']:.3g}",
+        "kNN": _percent(metrics, "knn_top1"),
+        "kNN of embeddings": _percent(metrics, "knn_embedding_top1"),
+        "images/s": f"{rate:.3g}" if rate < 100 else f"{rate:.0f}",
         "waiting for data": f"{100 * metrics['data_wait_share']:.0f} %",
     }
     values = ", ".join(f"{name} {value}" for name, value in shown.items() if value)
     return f"epoch {metrics['epoch']}/{epochs}: {values}"
+
+
+def _percent(metrics: dict[str, float], name: str) -> str:
+    return f"{metrics[name]:.1f} %" if name in metrics else ""
 
 
 def write_run_record(run: TrainingRun, plan: Plan, progress: Progress, *, data: dict[str, Any]) -> None:

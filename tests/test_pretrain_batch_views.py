@@ -22,7 +22,7 @@ from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import python_generator
 from pretrain import batch_views
 from pretrain.batch_views import DEVICE_FAULTS, ViewTable, crop_views, find_kernels
-from pretrain.moco_recipes import AUG_PLUS, AUG_V1
+from pretrain.moco_recipes import AUG_PLUS
 from pretrain.pixel_operations import box_radius
 from pretrain.recipes import RECIPES
 from pretrain.settings import Augmentation
@@ -32,6 +32,16 @@ from pretrain.views import View, apply_view, draw_view
 SIZE = 48
 PLAIN = View(crop=(0, 0, SIZE, SIZE), jitter=None, grayscale=False, blur=None, flip=False)
 AFTER_CROP = AUG_PLUS.order[1:]
+# Every set of views that a paper's recipe has.
+VIEWS = {
+    name: RECIPES[recipe].augmentation
+    for name, recipe in {
+        "v1": "moco-v1-200ep",
+        "v2": "moco-v2-200ep",
+        "cifar": "moco-v2-cifar10",
+        "simclr": "simclr-4096-1000ep",
+    }.items()
+}
 
 
 def apply_views(images: torch.Tensor, views: list[View], *, order: tuple[str, ...], size: int) -> torch.Tensor:
@@ -144,7 +154,7 @@ def test_crops_agree_with_pil(size: int) -> None:
     assert mean <= 0.3
 
 
-@pytest.mark.parametrize("augmentation", [AUG_PLUS, AUG_V1], ids=["v2", "v1"])
+@pytest.mark.parametrize("augmentation", VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize("count", [150, pytest.param(6000, marks=pytest.mark.slow)])
 def test_whole_views_agree_with_pil(augmentation: Augmentation, count: int) -> None:
     images = pictures(count, width=92, height=79)
@@ -171,7 +181,7 @@ def by_workers(
     return apply_views(cropped(images, views, size), views, order=augmentation.order[1:], size=size)
 
 
-@pytest.mark.parametrize("augmentation", [AUG_PLUS, AUG_V1], ids=["v2", "v1"])
+@pytest.mark.parametrize("augmentation", VIEWS.values(), ids=VIEWS)
 def test_whole_views_of_photographs_agree_with_pil(augmentation: Augmentation, shared_data: Path) -> None:
     paths = sorted((shared_data / "voc2012-mini").rglob("*.jpg"))[:16]
     images = [read_rgb(path) for path in paths]

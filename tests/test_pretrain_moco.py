@@ -17,7 +17,7 @@ from pretrain.encoder import make_encoder
 from pretrain.methods import make_model
 from pretrain.moco import MoCo, contrastive_loss
 from pretrain.run import Progress
-from pretrain.step import Trainer, make_normaliser
+from pretrain.step import METRICS, Trainer, compute_gradients, make_normaliser
 
 
 @pytest.fixture
@@ -212,3 +212,41 @@ def test_state_has_the_names_of_the_authors_code(model: MoCo) -> None:
 def test_loss_is_that_of_cross_entropy_with_class_zero(model: MoCo) -> None:
     logits = torch.randn(5, 11)
     assert contrastive_loss(logits) == F.cross_entropy(logits, torch.zeros(5, dtype=torch.long))
+
+
+class GivenEmbeddings(nn.Module):
+    """A method whose embeddings and logits are given: cosines with one positive and one negative, over 0.1."""
+
+    def __init__(self, embeddings: torch.Tensor, cosines: tuple[float, float]) -> None:
+        super().__init__()
+        self.embeddings = nn.Parameter(embeddings)
+        self.cosines = torch.tensor(cosines)
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor, shuffle: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits = (self.cosines / 0.1).expand(len(queries), 2) + 0 * self.embeddings.sum()
+        return logits, self.embeddings
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "spread"),
+    [
+        (torch.tensor([[0.6, 0.8]]).repeat(8, 1), 0.0),  # collapsed to a point
+        (torch.cat([torch.eye(4), -torch.eye(4)]), math.sqrt(2 / 7 * 4)),  # in each of 4 dimensions 1, -1 and six zeros
+    ],
+)
+def test_metrics_by_hand(tmp_path: Path, embeddings: torch.Tensor, spread: float) -> None:
+    run = make_run(tmp_path, tmp_path, differing={"temperature": 0.1})
+    views = torch.zeros(8, 2, 3, 4, 4, dtype=torch.uint8)
+    model = GivenEmbeddings(embeddings, (0.3, -0.2))
+    values = compute_gradients(run, model, make_normaliser(run), views, torch.arange(8))
+    metrics = dict(zip(METRICS, values.tolist(), strict=True))
+    assert metrics.pop("embedding_spread") == pytest.approx(spread, abs=1e-6)
+    assert metrics == pytest.approx(
+        {
+            "loss": math.log(1 + math.exp(-5)),  # logits 3 and -2
+            "accuracy": 100.0,
+            "positive_similarity": 0.3,
+            "negative_similarity": -0.2,
+        },
+        abs=1e-6,
+    )

@@ -30,11 +30,11 @@ class AuthorsMoCo(nn.Module):
 
 
 def write_ours(folder: Path) -> tuple[dict[str, Any], nn.Module]:
-    """A checkpoint of ours whose running statistics are not the initial ones, and its model."""
+    """A checkpoint of ours that was trained for a step, and its model."""
     run = make_run(folder, folder / "run", differing={"arch": ARCH})
     model, optimizer = make_model(run)
-    with torch.no_grad():
-        model.encoder_q(torch.randn(4, 3, 32, 32))
+    model.encoder_q(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
     save_checkpoint(run, data={}, progress=Progress(epoch=3), model=model, optimizer=optimizer)
     return load(run.out / LAST), model
 
@@ -58,12 +58,19 @@ def test_the_authors_linear_probe_takes_the_encoder_and_misses_the_classifier_al
 
 
 def test_the_authors_resume_takes_model_and_optimizer(tmp_path: Path) -> None:
-    content, _ = write_ours(tmp_path)
+    content, ours = write_ours(tmp_path)
     theirs = AuthorsMoCo(dim=128, queue_size=10)
     wrapped = nn.ModuleDict({"module": theirs})  # as under DistributedDataParallel
     wrapped.load_state_dict(content["state_dict"])
     optimizer = torch.optim.SGD(wrapped.parameters(), 0.03, momentum=0.9, weight_decay=1e-4)
     optimizer.load_state_dict(content["optimizer"])
+    # After one step a weight's momentum is its gradient, with the decay of the weight before.
+    gradients = dict(ours.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        velocity = optimizer.state[parameter].get("momentum_buffer")
+        assert (velocity is None) == name.startswith("encoder_k"), name
+        if velocity is not None:
+            torch.testing.assert_close(velocity, gradients[name].grad, rtol=0, atol=1e-3)
 
 
 def test_the_authors_checkpoint_is_read_and_fits_our_model(tmp_path: Path) -> None:

@@ -46,5 +46,5 @@ def _measured_on(measured: dict[str, Any]) -> str:
     return (
         f"*On {environment['device']}, {environment['threads']} threads, Python {environment['python']}, "
         f"torch {packages['torch']}, torchvision {packages['torchvision']};\n"
-        f"code {code['version']} {code['commit']}.*\n"
+        f"code {' '.join(code.values())}.*\n"
     )
