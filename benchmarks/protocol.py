@@ -90,15 +90,28 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def setting_flags(protocol: Any) -> dict[str, dict[str, Any]]:
+def task_setting_flags(protocols: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Command-line flags for the settings of all protocols of a task, as `setting_flags` makes them.
+
+    The help is the value of `paper`; of a setting that `paper` lacks, that of the first protocol with it, and its name.
+    """
+    flags = setting_flags(protocols["paper"])
+    for name, protocol in protocols.items():
+        for flag, keywords in setting_flags(protocol, owner=f"{name}: ").items():
+            flags.setdefault(flag, keywords)
+    return flags
+
+
+def setting_flags(protocol: Any, *, owner: str = "") -> dict[str, dict[str, Any]]:
     """Command-line flags for a protocol's settings: flag -> keywords for argparse's add_argument.
 
-    A tuple is typed with commas (`--train-short-sides 128,160`); a bool as `--masks` or `--no-masks`.
+    The help is the protocol's own value, after `owner`. A tuple is typed with commas (`--train-short-sides 128,160`); a
+    bool as `--masks` or `--no-masks`.
     """
     flags: dict[str, dict[str, Any]] = {}
     types = get_type_hints(type(protocol))
     for name, value in settings_of(protocol).items():
-        keywords: dict[str, Any] = {"dest": name, "default": None}
+        keywords: dict[str, Any] = {"dest": name, "default": None, "help": f"({owner}{show(value)})".replace("%", "%%")}
         if isinstance(value, bool):
             keywords["action"] = argparse.BooleanOptionalAction
         elif isinstance(value, tuple | list):

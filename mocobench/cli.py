@@ -63,9 +63,12 @@ def main(argv: list[str]) -> int:
 
 def run(argv: list[str]) -> None:
     """Run one command line, and raise what it raises."""
-    args = build_parser(argv).parse_args(argv, argparse.Namespace(argv=tuple(argv)))
+    parser = build_parser(argv)
+    args, unknown = parser.parse_known_args(argv, argparse.Namespace(argv=tuple(argv), parser=parser))
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if not hasattr(args, "run"):
-        raise UserError("expected a command; see `mocobench --help`")
+        parser.error("expected a command")
     args.run(args)
 
 

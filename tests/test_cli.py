@@ -16,14 +16,21 @@ import pytest
 from tiny_pretraining import draw_pictures
 
 from benchmarks.protocol import settings_of
-from benchmarks.run import load_task
+from benchmarks.run import load_task, task_names
 from mocobench.cli import build_parser, main
+from mocobench.commands.bench_cost import COST_SUMMARIES
 from mocobench.doctor import PACKAGES
 
 VOC = ["bench", "voc-detection", "--backbone", "random", "--data", "none", "--engine", "embedded"]
 KNN = ["bench", "imagenet-knn", "--backbone", "random", "--data", "none"]
 PRETRAIN = ["pretrain", "--recipe", "demo", "--data", ".", "--out", "o"]
 COMMANDS = ("demo", "doctor", "recipes", "pretrain", "inspect", "convert", "protocols", "bench", "report", "published")
+
+
+@pytest.fixture
+def wide_help(monkeypatch) -> None:
+    """Help whose lines are broken nowhere."""
+    monkeypatch.setenv("COLUMNS", "400")
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,11 +70,11 @@ def test_help_is_instant() -> None:
         ),
         (
             ["bench", "imagenet-knn", "--backbone", "random", "--data", "d", "--engine", "embedded"],
-            "error: unrecognized arguments: --engine embedded; see `mocobench --help`",
+            "error: unrecognized arguments: --engine embedded; see `mocobench bench imagenet-knn --help`",
         ),
         (
             [*KNN, "--on-bad-annotation", "skip"],
-            "error: unrecognized arguments: --on-bad-annotation skip; see `mocobench --help`",
+            "error: unrecognized arguments: --on-bad-annotation skip; see `mocobench bench imagenet-knn --help`",
         ),
         (
             [*KNN, "--from", "moco"],
@@ -101,9 +108,19 @@ def test_help_is_instant() -> None:
             ["bench", "pretrain-cost", "--batch-sizes", "2,,4"],
             "error: argument --batch-sizes: expected a whole number from 1, found none",
         ),
+        ([*PRETRAIN, "--lr", "1"], "error: unrecognized arguments: --lr 1; see `mocobench pretrain --help`"),
+        (["--fast"], "error: unrecognized arguments: --fast; see `mocobench --help`"),
+        (
+            ["bench"],
+            "error: the following arguments are required: --backbone, --data, TASK; see `mocobench bench --help`",
+        ),
         (["inspect", "missing.pth"], "error: missing.pth: "),
         (["convert", "missing.pth", "out.pkl", "--to", "detectron2"], "error: missing.pth: "),
-        (["bench", "imagenet-lineal", "--backbone", "random", "--data", "."], "error: "),
+        (
+            ["bench", "imagenet-lineal", "--backbone", "random", "--data", "."],
+            "error: task imagenet-lineal: expected one of coco-detection, imagenet-knn, imagenet-linear, "
+            "imagenet-semi, voc-detection, voc-svm, input-pipeline, pretrain-cost\n",
+        ),
         (
             ["bench", "imagenet-knn", "--backbone", "random", "--data", ".", "--protocol", "big"],
             "error: --protocol big: expected one of paper, smoke",
@@ -200,16 +217,47 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch, capsys
     assert capsys.readouterr().err == "error: demo/data: the system says Permission denied\n"
 
 
-def test_bench_shows_the_task_first_and_flags_where_they_are_used(capsys) -> None:
+def test_bench_shows_the_task_first_and_flags_where_they_are_used(wide_help, capsys) -> None:
     shown = {}
     for task in ("imagenet-knn", "voc-svm", "coco-detection", ""):
         with pytest.raises(SystemExit):
             main(["bench", *([task] if task else []), "--help"])
         shown[task] = capsys.readouterr().out
-    usage = "usage: mocobench bench TASK --backbone PATH|random --data DIR [FLAGS]\n"
-    assert all(text.startswith(usage) for text in shown.values())
+    for task, text in shown.items():
+        about = load_task(task).SUMMARY if task else "Measure a backbone on one task; "
+        usage = f"usage: mocobench bench {task or 'TASK'} --backbone PATH|random --data DIR [FLAGS]\n\n"
+        assert text.startswith(usage + about)
     assert {task for task, text in shown.items() if "--engine" in text} == {"coco-detection"}
     assert {task for task, text in shown.items() if "--on-bad-annotation" in text} == {"voc-svm", "coco-detection"}
+
+
+def test_help_of_bench_has_every_task_with_its_summary_and_loads_no_torch(wide_help) -> None:
+    code = "import sys, mocobench.cli as c\ntry: c.main(['bench', '-h'])\nfinally: assert 'torch' not in sys.modules"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    words = " ".join(finished.stdout.split())
+    for task, summary in ({name: load_task(name).SUMMARY for name in task_names()} | COST_SUMMARIES).items():
+        assert f" {task} {summary} " in words
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[name] for name in COMMANDS] + [["bench", task] for task in (*task_names(), *COST_SUMMARIES)],
+    ids=" ".join,
+)
+def test_every_flag_is_explained(argv: list[str]) -> None:
+    commands = next(action for action in build_parser(argv)._actions if isinstance(action.choices, dict))
+    assert isinstance(commands.choices, dict)
+    actions = commands.choices[argv[0]]._actions
+    assert not [action.option_strings or action.metavar for action in actions if not action.help]
+
+
+def test_help_shows_the_value_of_each_setting(wide_help, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "imagenet-linear", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "--epochs INT (100)" in words  # of paper
+    assert "--max-steps INT (lbfgs: 5000)" in words
 
 
 def test_an_interrupted_demo_ends_as_interrupted(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -1,27 +1,21 @@
 """`mocobench protocols`, and `bench` of a backbone on a task."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from mocobench.commands.bench_cost import add_input_pipeline, add_pretrain_cost
-from mocobench.commands.parser import (
-    RESUME_HELP,
-    Parser,
-    add_command,
-    add_run_flags,
-    add_source_flags,
-    command_of,
-    count,
-)
+from mocobench.commands.bench_cost import COST_SUMMARIES, add_cost
+from mocobench.commands.bench_flags import add_classification_flags, add_common_flags, add_detection_flags
+from mocobench.commands.parser import Parser, add_command, command_of
 from mocobench.runtime.errors import UserError
+
+USAGE = "mocobench bench {} --backbone PATH|random --data DIR [FLAGS]"
 
 
 def add_protocols(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(
         commands, common, "protocols", "print evaluation protocols with every value they set", _protocols
     )
-    parser.add_argument("task", nargs="?", metavar="TASK")
+    parser.add_argument("task", nargs="?", metavar="TASK", help="print the protocols of this task alone (all)")
 
 
 def _protocols(args: argparse.Namespace) -> None:
@@ -34,47 +28,60 @@ def _protocols(args: argparse.Namespace) -> None:
 
 
 def add_bench(commands: Any, common: argparse.ArgumentParser, argv: list[str]) -> None:
-    if argv[:2] == ["bench", "input-pipeline"]:
-        add_input_pipeline(commands, common)
-        return
-    if argv[:2] == ["bench", "pretrain-cost"]:
-        add_pretrain_cost(commands, common)
-        return
-    parser = add_command(commands, common, "bench", "measure a backbone on one task", _bench)
-    parser.usage = "mocobench bench TASK --backbone PATH|random --data DIR [FLAGS]"
+    """Add `bench`: with the flags of the task that `argv` names, or for its help the list of tasks."""
     _require_task_first(argv)
-    parser.add_argument(
-        "task",
-        metavar="TASK",
-        help="see `mocobench protocols`, or input-pipeline or pretrain-cost; TASK --help shows its settings",
-    )
-    parser.add_argument("--backbone", required=True, metavar="PATH|random")
-    parser.add_argument("--arch", default="resnet50", help="of the random backbone (resnet50)")
-    add_source_flags(parser)
-    parser.add_argument("--name", metavar="NAME", help="what tables call the backbone (its file, without the ending)")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--protocol", default="paper", metavar="NAME", help="(paper)")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for the record (results)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for other files of the run, such as the final model")
-    parser.add_argument(
-        "--trials", type=count, metavar="N", help="seeds --seed to --seed + N - 1, without those in --results"
-    )
-    add_run_flags(parser)
-    if len(argv) > 1 and argv[0] == "bench" and not argv[1].startswith("-"):
-        from benchmarks.protocol import setting_flags
-        from benchmarks.run import load_task
+    is_bench = argv[:1] == ["bench"]
+    task = argv[1] if is_bench and len(argv) > 1 and not argv[1].startswith("-") else None
+    if task in COST_SUMMARIES:
+        add_cost(commands, common, task)
+    elif task is not None:
+        _add_task(commands, common, task)
+    else:
+        parser = add_command(commands, common, "bench", "measure a backbone on one task", _bench)
+        parser.usage = USAGE.format("TASK")
+        add_common_flags(parser, protocols="paper, smoke or another of the task's")
+        if is_bench:
+            _list_tasks(parser)
 
-        task = argv[1]
-        settings = parser.add_argument_group(f"settings of {task} (each overrides the protocol and makes it custom)")
-        flags: dict[str, Any] = {}
-        for protocol in load_task(task).PROTOCOLS.values():
-            flags |= setting_flags(protocol)
-        for flag, keywords in flags.items():
-            settings.add_argument(flag, **keywords)
-        if task.endswith("-detection"):
-            _add_detection_flags(parser)
-        else:
-            _add_classification_flags(parser, task)
+
+def _list_tasks(parser: Parser) -> None:
+    """Show what there is to measure; no command line without a task gets further than help."""
+    from benchmarks.run import load_task, task_names
+
+    parser.description = "Measure a backbone on one task; `mocobench bench TASK --help` shows all flags of a task."
+    tasks = parser.add_subparsers(metavar="TASK", required=True, parser_class=Parser, help="what to measure")
+    for name, summary in ({name: load_task(name).SUMMARY for name in task_names()} | COST_SUMMARIES).items():
+        tasks.add_parser(name, help=summary.replace("%", "%%"))
+
+
+def _add_task(commands: Any, common: argparse.ArgumentParser, task: str) -> None:
+    """Add `bench` with the flags of one task.
+
+    Raises:
+        UserError: no such task; those that exist are listed.
+    """
+    from benchmarks.protocol import task_setting_flags
+    from benchmarks.run import load_task, task_names
+
+    if task not in task_names():
+        raise UserError(f"task {task}: expected one of {', '.join((*task_names(), *COST_SUMMARIES))}")
+    module = load_task(task)
+    texts = {"description": module.SUMMARY, "prog": f"mocobench bench {task}"}
+    parser = add_command(commands, common, "bench", "", _bench, **texts)
+    parser.usage = USAGE.format(task)
+    parser.add_argument("task", help=argparse.SUPPRESS)
+    add_common_flags(parser, protocols=", ".join(module.PROTOCOLS))
+    settings = parser.add_argument_group(
+        f"settings of {task}",
+        "Each replaces the protocol's value and makes the record's protocol custom. In brackets: the value of "
+        f"--protocol paper; `mocobench protocols {task}` prints those of all.",
+    )
+    for flag, keywords in task_setting_flags(module.PROTOCOLS).items():
+        settings.add_argument(flag, **keywords)
+    if task.endswith("-detection"):
+        add_detection_flags(parser)
+    else:
+        add_classification_flags(parser, task)
 
 
 def _require_task_first(argv: list[str]) -> None:
@@ -89,55 +96,6 @@ def _require_task_first(argv: list[str]) -> None:
             f"bench: expected the task first, `mocobench bench TASK --backbone PATH --data DIR`, found {argv[1]}; "
             "see `mocobench bench --help`"
         )
-
-
-def _add_classification_flags(parser: Parser, task: str) -> None:
-    """How to run; none of it changes the protocol, but `--label-list` the labelled images."""
-    flags = parser.add_argument_group("running a classification task")
-    flags.add_argument(
-        "--on-bad-image",
-        choices=("stop", "skip"),
-        default="stop",
-        help="(stop) one that cannot be read; skip: leave it out, count and name it in the record",
-    )
-    if task == "voc-svm":
-        flags.add_argument("--on-bad-annotation", choices=("stop", "skip"), default="stop")
-    if task in ("imagenet-linear", "imagenet-semi"):
-        flags.add_argument("--resume", choices=("auto", "never"), default="auto", help=RESUME_HELP)
-        flags.add_argument(
-            "--checkpoint-every", type=count, default=1000, metavar="STEPS", help="and each epoch (1000)"
-        )
-    if task == "imagenet-semi":
-        flags.add_argument(
-            "--label-list", type=Path, metavar="FILE", help="names of the labelled images, such as SimCLR's own list"
-        )
-    else:
-        flags.add_argument(
-            "--features", type=Path, metavar="DIR", help="keep features of frozen backbones there, for later runs"
-        )
-
-
-def _add_detection_flags(parser: Parser) -> None:
-    """How to run; only the plan for fewer devices changes the protocol."""
-    flags = parser.add_argument_group("running a detection task")
-    flags.add_argument("--engine", default="auto", metavar="auto|embedded|detectron2")
-    flags.add_argument("--on-bad-annotation", choices=("stop", "skip"), default="stop")
-    flags.add_argument(
-        "--images-per-pass", type=count, metavar="N", help="embedded: split each process's batch, same batch"
-    )
-    flags.add_argument(
-        "--fewer-devices",
-        type=count,
-        default=1,
-        metavar="K",
-        help="batch and learning rate divided by K, schedule times K; makes the protocol custom",
-    )
-    flags.add_argument("--resume", choices=("auto", "never"), default="auto", help=RESUME_HELP)
-    flags.add_argument(
-        "--detector", type=Path, metavar="PATH", help="evaluate this model_final.pth (of either engine), train nothing"
-    )
-    flags.add_argument("--checkpoint-every", type=count, default=1000, metavar="N", help="iterations (1000)")
-    flags.add_argument("--visualize", type=count, default=0, metavar="N", help="draw N test images in --out")
 
 
 def _bench(args: argparse.Namespace) -> None:

@@ -4,19 +4,43 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import DEVICES, PRECISIONS, add_command, command_of, count, counts, positive, seed
+from mocobench.commands.parser import (
+    add_command,
+    add_device_flags,
+    add_seed_flag,
+    command_of,
+    count,
+    counts,
+    positive,
+)
+
+# What is measured without a backbone, beside the tasks in benchmarks/tasks.
+COST_SUMMARIES = {
+    "input-pipeline": "images per second and core of each step before training: read, decode, crop, views",
+    "pretrain-cost": "memory and time of a pretraining step on this device: the MoCo v2 paper's Table 3, measured",
+}
 
 
-def add_input_pipeline(commands: Any, common: argparse.ArgumentParser) -> None:
-    help_text = "images per second and core of each step before training: read, decode, crop, views"
-    parser = add_command(commands, common, "bench", help_text, _input_pipeline)
-    parser.add_argument("task", choices=("input-pipeline",))
+def add_cost(commands: Any, common: argparse.ArgumentParser, name: str) -> None:
+    """Add `bench` with the flags of one of `COST_SUMMARIES`."""
+    add_flags, run = {
+        "input-pipeline": (_add_input_pipeline_flags, _input_pipeline),
+        "pretrain-cost": (_add_pretrain_cost_flags, _pretrain_cost),
+    }[name]
+    parser = add_command(commands, common, "bench", COST_SUMMARIES[name], run, prog=f"mocobench bench {name}")
+    parser.add_argument("task", choices=(name,), help=argparse.SUPPRESS)
+    add_flags(parser)
+
+
+def _add_input_pipeline_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR|SHARDS", help="as of `mocobench pretrain`")
     parser.add_argument("--recipe", default="moco-v2-200ep", metavar="NAME", help="whose views (moco-v2-200ep)")
-    parser.add_argument("--images", type=count, default=200, metavar="N", help="how many, drawn at random (200)")
+    parser.add_argument(
+        "--images", type=count, default=200, metavar="N", help="images to measure, drawn at random (200)"
+    )
     parser.add_argument("--rate", type=positive, default=1000, metavar="N", help="images/s that training needs (1000)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="write the record input-pipeline.json (none)")
-    parser.add_argument("--seed", type=seed, default=0)
+    add_seed_flag(parser)
 
 
 def _input_pipeline(args: argparse.Namespace) -> None:
@@ -35,18 +59,16 @@ def _input_pipeline(args: argparse.Namespace) -> None:
         print(f"wrote {path}")
 
 
-def add_pretrain_cost(commands: Any, common: argparse.ArgumentParser) -> None:
-    help_text = "memory and time of a pretraining step on this device: the MoCo v2 paper's Table 3, measured"
-    parser = add_command(commands, common, "bench", help_text, _pretrain_cost)
-    parser.add_argument("task", choices=("pretrain-cost",))
-    parser.add_argument("--methods", default="moco,end-to-end", metavar="A,B", help="(moco,end-to-end)")
+def _add_pretrain_cost_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--methods", default="moco,end-to-end", metavar="A,B", help="what to compare (moco,end-to-end)")
     parser.add_argument("--batch-sizes", type=counts, default=[32, 64], metavar="N,M,...", help="on one device (32,64)")
-    parser.add_argument("--arch", default="resnet50", help="(resnet50)")
-    parser.add_argument("--image-size", type=count, default=224, metavar="N", help="pixels (224)")
-    parser.add_argument("--steps", type=count, default=10, metavar="N", help="timed ones, after one more (10)")
+    parser.add_argument("--arch", default="resnet50", metavar="NAME", help="the network (resnet50)")
+    parser.add_argument("--image-size", type=count, default=224, metavar="N", help="side of a view in pixels (224)")
+    parser.add_argument(
+        "--steps", type=count, default=10, metavar="N", help="steps to time, after one that is not (10)"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for records (results)")
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    add_device_flags(parser)
 
 
 def _pretrain_cost(args: argparse.Namespace) -> None:

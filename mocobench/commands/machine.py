@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import add_command, seed
+from mocobench.commands.parser import add_command, add_seed_flag
 
 
 def add_demo(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(commands, common, "demo", "run the whole chain on a small generated picture world", _demo)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (demo)")
-    parser.add_argument("--seed", type=seed, default=0)
+    add_seed_flag(parser)
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -23,7 +23,7 @@ def add_doctor(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(
         commands, common, "doctor", "say what this machine can do, what is missing and what it costs", _doctor
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def _doctor(args: argparse.Namespace) -> None:

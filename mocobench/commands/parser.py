@@ -9,7 +9,7 @@ from mocobench.runtime.errors import UserError
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 LARGEST_SEED = 2**32 - 1  # what every generator takes
-RESUME_HELP = "(auto: continue what --out holds)"
+RESUME_HELP = "auto: go on with the run that --out holds; never: stop if --out holds one"
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,22 +19,55 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser, name: str, help_text: str, run: Any) -> Parser:
-    parser: Parser = commands.add_parser(name, help=help_text, description=help_text, parents=[common])
-    parser.set_defaults(run=run)
+def add_command(
+    commands: Any, common: argparse.ArgumentParser, name: str, help_text: str, run: Any, **texts: str
+) -> Parser:
+    """Add a command; its parser is in the arguments too, for complaints about them. `texts` are argparse's own."""
+    texts = {"help": help_text, "description": help_text, **texts}
+    parser: Parser = commands.add_parser(name, parents=[common], **texts)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
-    parser.add_argument("--workers", type=count_or_none, default=2, help="processes that load images (2)")
+    add_seed_flag(parser)
+    add_device_flags(parser)
+    parser.add_argument(
+        "--workers",
+        type=count_or_none,
+        default=2,
+        metavar="N",
+        help="processes that load images; 0: the main one does (2)",
+    )
+
+
+def add_seed_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all that is drawn at random (0)")
+
+
+def add_device_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="auto: cuda where there is a CUDA device, else cpu (auto)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bf16 where the hardware has it, else fp32 (auto)",
+    )
 
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="source", default="auto", metavar="auto|NAME", help="the format (auto)")
-    parser.add_argument("--encoder", metavar="NAME", help="of files with two: query, key, ... (the authors' choice)")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        default="auto",
+        metavar="auto|NAME",
+        help="format of the checkpoint (auto: told from its content)",
+    )
+    parser.add_argument(
+        "--encoder", metavar="NAME", help="of a checkpoint with two: query, key, ... (its authors' choice)"
+    )
 
 
 def command_of(args: argparse.Namespace) -> tuple[str, ...]:

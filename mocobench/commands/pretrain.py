@@ -4,27 +4,37 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import add_command, add_run_flags, command_of, count, count_or_none, positive
+from mocobench.commands.parser import (
+    RESUME_HELP,
+    add_command,
+    add_run_flags,
+    command_of,
+    count,
+    count_or_none,
+    positive,
+)
 from mocobench.runtime.errors import UserError
 
-RECIPE_FLAGS = {
-    "arch": str,
-    "epochs": int,
-    "batch_size": int,
-    "bn_groups": int,
-    "learning_rate": float,
-    "image_size": int,
-    "queue_size": int,
-    "key_momentum": float,
-    "temperature": float,
+# Settings of a recipe that are flags: their type, and what they are.
+RECIPE_FLAGS: dict[str, tuple[type, str]] = {
+    "arch": (str, "the network: resnet18, resnet34 or resnet50"),
+    "epochs": (int, "passes over the images"),
+    "batch_size": (int, "images in a step, over all processes; the learning rate is scaled with it"),
+    "bn_groups": (int, "groups of a batch with BN statistics of their own: on one device, the devices it plays"),
+    "learning_rate": (float, "at the start, for the whole batch"),
+    "image_size": (int, "side of a view in pixels"),
+    "queue_size": (int, "MoCo: keys in the queue"),
+    "key_momentum": (float, "MoCo: momentum of the key encoder, from 0 to 1"),
+    "temperature": (float, "of the softmax over similarities"),
 }
+METAVARS = {str: "NAME", int: "N", float: "X"}
 
 
 def add_recipes(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(
         commands, common, "recipes", "print pretraining recipes with every value and its source", _recipes
     )
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe alone (all)")
 
 
 def _recipes(args: argparse.Namespace) -> None:
@@ -39,33 +49,67 @@ def add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(
         commands, common, "pretrain", "train a backbone from a folder of images: MoCo, SimCLR or end-to-end", _pretrain
     )
-    parser.add_argument("--recipe", required=True, metavar="NAME", help="see `mocobench recipes`")
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="one that `mocobench recipes` prints")
     parser.add_argument(
         "--data",
         required=True,
         type=Path,
         metavar="DIR|SHARDS",
-        help="folder with images or .tar shards in train/, or '{0..9}.tar'",
+        help="folder whose train/ has images or .tar shards, or the shards, 'train-{0000..0146}.tar' in quotes",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="checkpoints, metrics.jsonl, run.json")
-    settings = parser.add_argument_group("settings of the recipe (each overrides its value)")
-    for name, kind in RECIPE_FLAGS.items():
-        settings.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind)
-    parser.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="(auto: continue what --out holds)")
-    parser.add_argument("--checkpoint-every", type=count, default=1000, metavar="STEPS", help="and each epoch (1000)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for checkpoints, metrics and run.json")
+    settings = parser.add_argument_group(
+        "settings of the recipe", "Each replaces the recipe's value; `mocobench recipes NAME` prints that."
+    )
+    for name, (kind, meaning) in RECIPE_FLAGS.items():
+        flag = f"--{name.replace('_', '-')}"
+        settings.add_argument(flag, dest=name, type=kind, metavar=METAVARS[kind], help=meaning)
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|PATH",
+        help=f"{RESUME_HELP}; PATH: go on from that checkpoint (auto)",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=count,
+        default=1000,
+        metavar="N",
+        help="save every N steps, besides after each epoch (1000)",
+    )
     parser.add_argument(
         "--checkpoint-minutes",
         type=positive,
         default=0.0,
         metavar="M",
-        help="and when the last one is so old (any age)",
+        help="also save when the last checkpoint is M minutes old (off)",
     )
     parser.add_argument(
-        "--keep-every", type=count_or_none, default=0, metavar="EPOCHS", help="keep numbered checkpoints (last only)"
+        "--keep-every",
+        type=count_or_none,
+        default=0,
+        metavar="N",
+        help="keep a numbered checkpoint of every N epochs (of the last epoch alone)",
     )
-    parser.add_argument("--knn-every", type=count, default=0, metavar="EPOCHS", help="online kNN accuracy (never)")
-    parser.add_argument("--knn-data", type=Path, metavar="DIR", help="its labelled train/ and val/ (--data)")
-    parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="one that cannot be read")
+    parser.add_argument(
+        "--knn-every",
+        type=count,
+        default=0,
+        metavar="N",
+        help="measure the accuracy of a kNN classifier every N epochs (never)",
+    )
+    parser.add_argument(
+        "--knn-data",
+        type=Path,
+        metavar="DIR",
+        help="labelled folder with train/ and val/ for --knn-every (the one of --data)",
+    )
+    parser.add_argument(
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="an image that cannot be read: stop the run, or skip it for another and name it in run.json (stop)",
+    )
     parser.add_argument(
         "--compile",
         action="store_true",

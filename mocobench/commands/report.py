@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 def add_report(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(commands, common, "report", "tables of results beside the published numbers", _report)
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS_DIR")
-    parser.add_argument("--format", default="markdown", metavar="markdown|latex|csv|html", help="(markdown)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="(standard output)")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS_DIR", help="folders of records")
+    parser.add_argument(
+        "--format", default="markdown", metavar="markdown|latex|csv|html", help="what to write (markdown)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="for the report (standard output)")
     parser.add_argument("--check", type=Path, metavar="FILE", help="fail unless FILE holds this report; write nothing")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw pictures there, as SVG and PNG")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw pictures there, as SVG and PNG (none)")
     parser.add_argument("--curves", type=Path, metavar="FILE", help="draw the training curves too, as a PNG")
     parser.add_argument("--runs", type=Path, metavar="FILE", help="write every metric of every run too, as CSV")
 
@@ -82,12 +84,16 @@ def _contents(
 
 def add_published(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(commands, common, "published", "list and cite the published numbers", _published)
-    parser.add_argument("--protocol", default="", metavar="ID|TASK", help="(all)")
-    parser.add_argument("--method", default="", metavar="NAME", help="(all)")
-    parser.add_argument("--source", default="", metavar="NAME", help="(all)")
-    parser.add_argument("--checked", default="", metavar="original|transcription|unchecked", help="(all)")
-    parser.add_argument("--disagreements", action="store_true", help="only what two sources print differently")
-    parser.add_argument("--format", default="markdown", metavar="markdown|latex|csv|html|bibtex", help="(markdown)")
+    parser.add_argument("--protocol", default="", metavar="ID|TASK", help="only numbers of this protocol or task (all)")
+    parser.add_argument("--method", default="", metavar="NAME", help="only numbers of this method (all)")
+    parser.add_argument("--source", default="", metavar="NAME", help="only numbers of this source (all)")
+    parser.add_argument(
+        "--checked", default="", metavar="original|transcription|unchecked", help="only numbers checked so (all)"
+    )
+    parser.add_argument("--disagreements", action="store_true", help="only what two sources print differently (all)")
+    parser.add_argument(
+        "--format", default="markdown", metavar="markdown|latex|csv|html|bibtex", help="what to write (markdown)"
+    )
 
 
 def _published(args: argparse.Namespace) -> None:

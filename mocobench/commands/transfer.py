@@ -9,9 +9,9 @@ from mocobench.commands.parser import add_command, add_source_flags
 
 def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(commands, common, "inspect", "say what a checkpoint holds", _inspect)
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the file to look at")
     add_source_flags(parser)
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -23,8 +23,8 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def add_convert(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = add_command(commands, common, "convert", "translate a checkpoint and prove that nothing changed", _convert)
-    parser.add_argument("checkpoint", type=Path, metavar="SRC")
-    parser.add_argument("target", type=Path, metavar="DST")
+    parser.add_argument("checkpoint", type=Path, metavar="SRC", help="the checkpoint to read")
+    parser.add_argument("target", type=Path, metavar="DST", help="the file to write; DST.json gets the proof")
     parser.add_argument(
         "--to", required=True, metavar="NAME", help="detectron2, huggingface, moco, safetensors, timm or torchvision"
     )
