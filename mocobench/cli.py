@@ -28,8 +28,8 @@ NOT_OURS = (
 
 
 def entry_point() -> None:
-    """The console script. Alone, it takes a scheduler's request to end as it takes Ctrl-C; torchrun has its own way."""
-    if "WORLD_SIZE" not in os.environ:
+    """The console script. A single process takes a scheduler's request to end as Ctrl-C; torchrun ends a group."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))
 

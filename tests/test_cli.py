@@ -17,7 +17,7 @@ from tiny_pretraining import draw_pictures
 
 from benchmarks.protocol import settings_of
 from benchmarks.run import load_task, task_names
-from mocobench.cli import build_parser, main
+from mocobench.cli import build_parser, entry_point, main
 from mocobench.commands.bench_cost import COST_SUMMARIES
 from mocobench.doctor import PACKAGES
 
@@ -186,6 +186,36 @@ def test_an_interrupted_pretraining_says_from_where_it_goes_on(name: str, tmp_pa
     assert said == f"interrupted; the same command goes on from {out}/checkpoint_last.pth.tar\n"
     assert run.returncode == 130
     assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize(("processes", "heeded"), [(None, True), ("1", True), ("2", False)])
+def test_a_single_process_takes_a_request_to_end_as_ctrl_c(processes: str | None, heeded: bool, monkeypatch) -> None:
+    """A group of one process, as `torchrun --nproc-per-node 1` says it, is a single process."""
+    taken: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda *arguments: taken.append(arguments))
+    monkeypatch.setattr(sys, "argv", ["mocobench", "--version"])
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if processes is not None:
+        monkeypatch.setenv("WORLD_SIZE", processes)
+    with pytest.raises(SystemExit):
+        entry_point()
+    assert taken == ([(signal.SIGTERM, signal.default_int_handler)] if heeded else [])
+
+
+@pytest.mark.parametrize(("resume", "change"), [("auto", ""), ("never", " without `--resume never`")])
+def test_an_interrupted_pretraining_names_a_command_that_is_not_refused(
+    resume: str, change: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    def interrupted(run: Any) -> None:
+        run.out.mkdir()
+        (run.out / "checkpoint_last.pth.tar").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pretrain.train.pretrain", interrupted)
+    out = tmp_path / "out"
+    assert main(["pretrain", "--recipe", "demo", "--data", ".", "--out", str(out), "--resume", resume]) == 130
+    said = f"interrupted; the same command{change} goes on from {out}/checkpoint_last.pth.tar\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "demo"]], ids=["much", "little"])

@@ -161,5 +161,12 @@ def _pretrain(args: argparse.Namespace) -> None:
         try:
             pretrain(run)
         except KeyboardInterrupt:
-            kept = last_checkpoint(run.out)
-            raise KeyboardInterrupt(f"the same command goes on from {kept}" if kept else "no checkpoint yet") from None
+            raise KeyboardInterrupt(_how_to_go_on(last_checkpoint(run.out), run.resume)) from None
+
+
+def _how_to_go_on(kept: Path | None, resume: str) -> str:
+    """What to type after an interrupt: `--resume never` would refuse the folder that now holds a checkpoint."""
+    if kept is None:
+        return "no checkpoint yet"
+    change = " without `--resume never`" if resume == "never" else ""
+    return f"the same command{change} goes on from {kept}"
