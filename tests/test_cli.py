@@ -218,6 +218,15 @@ def test_an_interrupted_pretraining_names_a_command_that_is_not_refused(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(("flags", "symmetric"), [([], False), (["--symmetric"], True), (["--no-symmetric"], False)])
+def test_symmetric_is_a_setting_of_the_recipe(flags: list[str], symmetric: bool, monkeypatch, capsys) -> None:
+    runs: list[Any] = []
+    monkeypatch.setattr("pretrain.train.pretrain", runs.append)
+    assert main([*PRETRAIN, *flags]) == 0
+    assert runs[0].recipe.symmetric == symmetric
+    assert ("changed: symmetric: False -> True\n" in capsys.readouterr().out) == symmetric
+
+
 @pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "demo"]], ids=["much", "little"])
 def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
     """As in `mocobench recipes | head -1`."""

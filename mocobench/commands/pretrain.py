@@ -26,6 +26,7 @@ RECIPE_FLAGS: dict[str, tuple[type, str]] = {
     "queue_size": (int, "MoCo: keys in the queue"),
     "key_momentum": (float, "MoCo: momentum of the key encoder, from 0 to 1"),
     "temperature": (float, "of the softmax over similarities"),
+    "symmetric": (bool, "MoCo: each view is the query once and the key once"),
 }
 METAVARS = {str: "NAME", int: "N", float: "X"}
 
@@ -63,7 +64,10 @@ def add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     for name, (kind, meaning) in RECIPE_FLAGS.items():
         flag = f"--{name.replace('_', '-')}"
-        settings.add_argument(flag, dest=name, type=kind, metavar=METAVARS[kind], help=meaning)
+        if kind is bool:
+            settings.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=meaning)
+        else:
+            settings.add_argument(flag, dest=name, type=kind, metavar=METAVARS[kind], help=meaning)
     parser.add_argument(
         "--resume",
         default="auto",
