@@ -1,22 +1,26 @@
-# Two commands for a fresh machine with Python 3.10+ and make:
-#   make demo    the whole chain on a small generated data set
-#   make test    the tests
-#   make fuzz    ten thousand damaged checkpoints of every container
-#   make perf    speed and memory, beside Detectron2 and Lightly where PERF_PYTHON has them;
-#                PERF_SECTIONS=input,reports for some of it
+# Two commands for a fresh machine with Python 3.10+ and make (Debian and Ubuntu: python3-venv too):
+#   make demo     the whole chain on a small generated data set
+#   make test     the tests
+# and beside them
+#   make install  the set-up alone, with the command .venv/bin/mocobench
+#   make fuzz     ten thousand damaged checkpoints of every container
+#   make perf     speed and memory, beside Detectron2 and Lightly where PERF_PYTHON has them;
+#                 PERF_SECTIONS=input,reports for some of it
 # Each sets up .venv first when it is not there.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PERF_PYTHON ?= $(BIN)/python
 
-.PHONY: demo test fuzz perf check format clean
+.PHONY: demo test install fuzz perf check format clean
 
 demo: .venv/ready
 	$(BIN)/mocobench demo --out demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+install: .venv/ready
 
 fuzz: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m fuzz -s
@@ -34,6 +38,7 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 
 .venv/ready: pyproject.toml constraints.txt
+	@echo "setting up .venv: about 5 GB, a few minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
