@@ -58,13 +58,14 @@ def published_value(row: Published, metric: str) -> str:
 
 
 def pretraining_of(result: Result) -> str:
-    """What the record says of a backbone's pretraining."""
+    """What the record says of a backbone's pretraining, and of its encoder where authors evaluate another one."""
     if is_random(result):
         return "not pretrained"
     provenance = result.backbone.provenance
-    epochs = provenance.get("epochs")
+    epochs, encoder = provenance.get("epochs"), provenance.get("encoder")
     changed = "changed" if provenance.get("recipe_changes") else None
-    parts = [provenance.get("method"), provenance.get("recipe"), changed, f"{epochs} ep" if epochs else None]
+    ends = (f"{epochs} ep" if epochs else None, f"{encoder} encoder" if encoder else None)
+    parts = [provenance.get("method"), provenance.get("recipe"), changed, *ends]
     return ", ".join(str(part) for part in parts if part) or "pretraining not said"
 
 

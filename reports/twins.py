@@ -13,13 +13,14 @@ IMAGENET_IMAGES = 1_281_167  # what every published row with a recipe of ours wa
 def recipe_of(result: Result) -> str:
     """The name of a backbone's pretraining: `random`, `supervised` or a recipe of ours, run as it stands on ImageNet.
 
-    Empty where nothing is said of it, the recipe was changed, or the images or the network were others.
+    Empty where nothing is said of it, the recipe was changed, the images or the network were others, or the weights are
+    of another encoder than the method's authors evaluate.
     """
-    if result.backbone.arch != ARCH:
+    provenance = result.backbone.provenance
+    if result.backbone.arch != ARCH or provenance.get("encoder"):
         return ""
     if is_random(result):
         return "random"
-    provenance = result.backbone.provenance
     if provenance.get("method") == "supervised":
         return "supervised"
     is_as_published = provenance.get("num_images") == IMAGENET_IMAGES and not provenance.get("recipe_changes")

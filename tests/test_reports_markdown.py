@@ -53,6 +53,19 @@ def test_measured_and_published_rows_of_one_protocol_share_a_table(tmp_path: Pat
     assert "SimCLR" not in table  # probed under another protocol
 
 
+def test_a_row_says_that_its_weights_are_of_another_encoder(tmp_path: Path, make_result: Any) -> None:
+    result = make_result({"top1": 67.0}, protocol="imagenet-linear/moco@1")
+    known = {"method": "MoCo, MLP head", "recipe": "moco-v2-200ep", "num_images": IMAGENET_IMAGES, "epochs": 200}
+    backbones = [
+        replace(result.backbone, digest=digest, provenance=known | read)
+        for digest, read in (("a", {}), ("b", {"encoder": "key"}))
+    ]
+    text = report_on(tmp_path, *(replace(result, backbone=backbone) for backbone in backbones))
+    told = "resnet50, MoCo, MLP head, moco-v2-200ep, 200 ep"
+    assert [row[2] for row in rows_of(section(text, "### T1."), r"**measured")] == [told, f"{told}, key encoder"]
+    assert [row[1] for row in rows_of(section(text, "### Table 1"), r"**measured")] == ["demo (a)"]  # the twin is there
+
+
 def test_simclr_stands_with_both_learning_rate_rules(tmp_path: Path, make_result: Any) -> None:
     text = section(report_on(tmp_path, make_result({"top1": 1.0})), "### Table 2: MoCo v2 against SimCLR")
     rows = {(row[1], row[2], row[3], row[4]): row[5] for row in rows_of(text, "published")}
