@@ -76,6 +76,9 @@ def test_the_record_says_whose_statistics_batch_norm_took() -> None:
     assert alone.batch_norm(is_synchronised=False) == "over the whole batch of 16 images"
     assert parts.batch_norm(is_synchronised=False) == "over parts of 2 images of 16"
     assert parts.batch_norm(is_synchronised=True) == "over parts of 8 images of 16, synchronised over 4 processes"
+    paper = Parts(2, 1, 0, 8)  # 16 images on 8 GPUs with SyncBN
+    assert paper.batch_norm(is_synchronised=True) == "over the whole batch of 16 images, synchronised over 8 processes"
+    assert paper.batch_norm(is_synchronised=False) == "over parts of 2 images of 16"
 
 
 def test_passes_show_the_images_and_draw_the_samples_of_as_many_ranks(squares: Path) -> None:

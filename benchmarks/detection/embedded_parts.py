@@ -36,12 +36,10 @@ class Parts:
 
     def batch_norm(self, *, is_synchronised: bool) -> str:
         """Whose statistics normalise an image in training, in words for the record."""
-        if self.count == 1:
-            return f"over the whole batch of {self.images} images"
-        images = self.images * (self.world_size if is_synchronised else 1)
-        of = f"of {self.images * self.count}"
-        across = f", synchronised over {self.world_size} processes" if is_synchronised else ""
-        return f"over parts of {images} images {of}{across}"
+        is_shared = is_synchronised and self.world_size > 1
+        images, batch = self.images * (self.world_size if is_shared else 1), self.images * self.count
+        over = f"the whole batch of {batch} images" if images == batch else f"parts of {images} images of {batch}"
+        return f"over {over}{f', synchronised over {self.world_size} processes' if is_shared else ''}"
 
 
 def cut_batch(batch_size: int, images_per_pass: int | None) -> Parts:
