@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.result import Result
 from reports.published import Pretraining, Published
-from reports.trials import Gain, Measured, backbone_key, is_random
+from reports.trials import Comparable, Gain, Measured, backbone_key, batch_norm_of, is_random
 
 NOTHING = "–"
 
@@ -74,6 +74,12 @@ def engine_of(result: Result) -> str:
     name, rest = result.engine.get("name"), {k: v for k, v in result.engine.items() if k not in ("name", "version")}
     words = [str(word) for word in (name, result.engine.get("version")) if word]
     return " ".join([*words, *(f"{key} {value}" for key, value in rest.items())])
+
+
+def run_words(table: Comparable, row: Measured) -> str:
+    """What tells a row from others of its backbone: engine and precision, and BatchNorm where the table mixes it."""
+    recorded = batch_norm_of(row.first) if table.mixes_batch_norm else ""
+    return f"{engine_of(row.first)}, {row.first.precision}{f', BatchNorm {recorded}' if recorded else ''}"
 
 
 def source_of(row: Published) -> str:

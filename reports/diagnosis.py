@@ -13,7 +13,7 @@ from benchmarks.result import Result
 from reports.cells import published_value
 from reports.metrics import columns_of, headlines_of, title_of
 from reports.published import Published
-from reports.trials import Comparable, Measured
+from reports.trials import Comparable, Measured, batch_norm_of
 from reports.twins import twins_of
 
 # A band is so many printed standard deviations wide on either side, or this many points where no spread is printed.
@@ -109,7 +109,7 @@ def other_stride(row: Measured, twin: Published, metric: str) -> str:
 def other_batch_norm(row: Measured, twin: Published, metric: str) -> str:
     """Changed norm settings, or statistics over parts of a batch."""
     found = _differing(row, NORMALISATION)
-    recorded = str(row.first.details.get("batch_norm", ""))
+    recorded = batch_norm_of(row.first)
     found += [recorded] if recorded.startswith("over parts") else []
     return f"BN statistics: {', '.join(found)}" if found else ""
 

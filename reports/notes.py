@@ -4,7 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.result import Result
-from reports.cells import describe, engine_of, gain_value, measured_value, method_of, published_value, source_of
+from reports.cells import (
+    describe,
+    engine_of,
+    gain_value,
+    measured_value,
+    method_of,
+    published_value,
+    run_words,
+    source_of,
+)
 from reports.diagnosis import diagnose, what_is_skipped
 from reports.disagreements import find_disagreements
 from reports.formats.blocks import Note
@@ -124,7 +133,8 @@ def _random_notes(table: Comparable, labels: Mapping[str, str]) -> list[Note]:
         elif gains:
             above.append(label)
         elif has_random and not table.first.protocol.is_custom:  # custom rows are compared with nothing
-            notes.append(Note("Against random", f"{label} has no random row of the same seeds, engine and precision"))
+            same = f"network, seeds, {_one_to_a_row(table)}"
+            notes.append(Note("Against random", f"{label} has no random row of the same {same}"))
     if above:
         are = "is" if len(above) == 1 else "are"
         notes.insert(0, Note("Against random", f"{', '.join(above)} {are} above random in every column"))
@@ -145,10 +155,16 @@ def _diagnoses(table: Comparable, published: Sequence[Published], labels: Mappin
 
 
 def _mixed_notes(table: Comparable) -> list[Note]:
-    machines = dict.fromkeys(f"{engine_of(row.first)}, {row.first.precision}" for row in table.rows)
-    if len(machines) == 1:
+    runs = dict.fromkeys(run_words(table, row) for row in table.rows)
+    if len(runs) == 1:
         return []
-    return [Note("Mixed", f"each row is of one engine and precision, but the table has several: {'; '.join(machines)}")]
+    one = _one_to_a_row(table)
+    return [Note("Mixed", f"each row is of one {one}, but the table has several: {'; '.join(runs)}")]
+
+
+def _one_to_a_row(table: Comparable) -> str:
+    """What all trials of a row share besides the backbone, as far as rows differ in it."""
+    return "engine, precision and BatchNorm statistics" if table.mixes_batch_norm else "engine and precision"
 
 
 def _protocol(table: Comparable) -> str:

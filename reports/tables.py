@@ -6,13 +6,13 @@ from reports.cells import (
     NOTHING,
     best_marks,
     describe,
-    engine_of,
     gain_value,
     marks_of,
     measured_value,
     method_of,
     pretraining_of,
     published_value,
+    run_words,
     source_of,
 )
 from reports.formats.blocks import MEASURED, PLAIN, PUBLISHED, Row, Table
@@ -43,8 +43,8 @@ def measured_table(table: Comparable, published: Sequence[Published], labels: Ma
     for number, row in enumerate(table.rows):
         words = (labels[backbone_key(row.first)], f"{row.first.backbone.arch}, {pretraining_of(row.first)}")
         gain = [" / ".join(gain_value(gain) for gain in gains[number]) or NOTHING] if gain_heads else []
-        tail = (f"{engine_of(row.first)}, {row.first.precision}", "")
-        rows.append(Row(MEASURED, (*words, *(column[number] for column in values), *gain, *tail)))
+        cells = (*words, *(column[number] for column in values), *gain, run_words(table, row), "")
+        rows.append(Row(MEASURED, cells))
     blank = (NOTHING,) if gain_heads else ()
     rows += [Row(PUBLISHED, _published_cells(row, metrics, blank)) for row in published]
     return Table(columns=(*_heads(metrics), *gain_heads, "source", "read"), rows=tuple(rows))

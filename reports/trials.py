@@ -22,7 +22,8 @@ KINDS = ("", "smoke", "custom")
 class Measured:
     """The trials of one backbone under one protocol on the same data, engine and precision, one record per seed.
 
-    `rerun_seeds` are the seeds that had older records; the newest counts.
+    Where batches were cut into parts, all trials had the same ones. `rerun_seeds` are the seeds that had older records;
+    the newest counts.
     """
 
     trials: tuple[Result, ...]
@@ -42,7 +43,7 @@ class Measured:
 
     @cached_property
     def machine(self) -> str:
-        """What else must be the same for a fair comparison: arch, engine and precision."""
+        """What else must be the same for a fair comparison: arch, engine, precision and BatchNorm's statistics."""
         return _machine_key(self.first)
 
     def mean(self, metric: str) -> float | None:
@@ -84,8 +85,13 @@ class Comparable:
             return "custom"
         return "smoke" if name.startswith("smoke") else ""
 
+    @cached_property
+    def mixes_batch_norm(self) -> bool:
+        """Whether rows differ in the images over which BatchNorm took its statistics in training."""
+        return len({batch_norm_of(row.first) for row in self.rows}) > 1
+
     def random_row(self, row: Measured) -> Measured | None:
-        """The random baseline of a row: same arch, engine, precision and seeds."""
+        """The random baseline of a row: same arch, engine, precision, BatchNorm statistics and seeds."""
         return None if row.is_random else self._random_rows.get((row.machine, row.seeds))
 
     @cached_property
@@ -132,6 +138,14 @@ def higher_is_better(row: Measured, metric: str) -> bool:
 
 def is_random(result: Result) -> bool:
     return result.backbone.provenance.get("format") == "random"
+
+
+def batch_norm_of(result: Result) -> str:
+    """Over which images BatchNorm took its statistics in training, as recorded; empty where nothing is.
+
+    It tells how the batch was cut, whether over processes or over passes: that moves a detector's numbers.
+    """
+    return str(result.details.get("batch_norm", ""))
 
 
 def backbone_key(result: Result) -> str:
@@ -181,4 +195,4 @@ def table_key(result: Result) -> str:
 
 
 def _machine_key(result: Result) -> str:
-    return _as_key([result.backbone.arch, result.engine, result.precision])
+    return _as_key([result.backbone.arch, result.engine, result.precision, batch_norm_of(result)])

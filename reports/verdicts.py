@@ -52,7 +52,7 @@ class Side:
 
 
 class MixedError(ValueError):
-    """A side's measured rows differ in engine, precision or setting, so they are no trials of one thing."""
+    """A side's measured rows differ in engine, precision, setting or the like, so they are no trials of one thing."""
 
 
 def judge(claim: Claim, tables: Sequence[Comparable], published: Sequence[Published]) -> Verdict:
@@ -146,7 +146,7 @@ def _published_side(row: Published, metric: str) -> Side:
 def _measured_side(rows: Sequence[Measured], metric: str) -> Side:
     """The trials of one backbone; or, of several that were pretrained alike, the mean of each as one trial."""
     if len({row.machine for row in rows}) > 1:
-        raise MixedError("its measured rows mix engines, precisions or archs")
+        raise MixedError("its measured rows mix engines, precisions, archs or BatchNorm statistics")
     if len({table_key(row.first) for row in rows}) > 1:
         raise MixedError("its measured rows mix settings or data")
     if len(rows) == 1:

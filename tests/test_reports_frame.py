@@ -5,6 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 import pandas as pd
+from msgspec.structs import replace
 
 from benchmarks.result import Result
 from mocobench.cli import main
@@ -23,6 +24,13 @@ def test_a_row_for_each_metric(make_result: MakeResult) -> None:
     ]
     assert frame["epochs"].tolist() == [20, 20, 0]
     assert frame["recipe"].isna().all()
+
+
+def test_what_tells_rows_of_one_backbone_apart_is_there(make_result: MakeResult) -> None:
+    result = make_result({"ap": 50.0}, protocol="voc-detection/smoke@1")
+    backbone = replace(result.backbone, provenance={"format": "moco", "encoder": "key"})
+    frame = results_frame([replace(result, backbone=backbone, details={"batch_norm": "over parts of 2 images of 16"})])
+    assert frame[["encoder", "batch_norm"]].values.tolist() == [["key", "over parts of 2 images of 16"]]
 
 
 def test_the_command_writes_what_pandas_reads_back(make_result: MakeResult, tmp_path: Path) -> None:

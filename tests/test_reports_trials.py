@@ -9,7 +9,8 @@ from benchmarks.result import SplitIdentity
 from reports.cells import best_marks
 from reports.labels import backbone_labels
 from reports.notes import table_notes
-from reports.trials import gains_over_random, group_results
+from reports.tables import measured_table
+from reports.trials import Measured, gains_over_random, group_results
 
 
 def test_mean_and_sample_standard_deviation_by_hand(make_result: Any) -> None:
@@ -55,6 +56,36 @@ def test_another_engine_is_another_row(make_result: Any) -> None:
     results = [make_result({"top1": 1.0}, digest="d"), make_result({"top1": 1.0}, digest="d", engine={"name": "other"})]
     (table,) = group_results(results)
     assert len(table.rows) == 2
+
+
+def test_another_cut_of_the_batch_is_another_row_and_the_table_says_which(make_result: Any) -> None:
+    """Two seeds cut alike, over processes or passes, are one row; a third is no trial of it, nor its re-run."""
+
+    def run(value: float, over: str, **changes: Any) -> Any:
+        result = make_result({"ap": value}, protocol="voc-detection/smoke@1", digest="d", **changes)
+        return replace(result, details={"batch_norm": f"over {over} of 16"})
+
+    cut = [run(50.0, "parts of 2 images"), run(52.0, "parts of 2 images", seed=1)]
+    draw = run(40.0, "parts of 2 images", backbone="random")
+    (alike,) = group_results([*cut, draw])
+    assert [row.seeds for row in alike.rows] == [(0, 1), (0,)]
+    labels = backbone_labels(alike.trials)
+    assert "BatchNorm" not in str(measured_table(alike, (), labels))
+    assert "has no random row of the same network, seeds, engine and precision" in str(table_notes(alike, (), labels))
+
+    (table,) = group_results([*cut, run(60.0, "parts of 4 images"), draw])
+    parted, other, random = table.rows
+    assert [row.mean("ap") for row in table.rows] == [51.0, 60.0, 40.0]
+    assert [row.rerun_seeds for row in table.rows] == [(), (), ()]
+    assert table.random_row(other) is None
+    assert table.random_row(Measured(parted.trials[:1])) is random
+    sources = [row.cells[-2] for row in measured_table(table, (), labels).rows]
+    two, four = (f"torch 2.6, fp32, BatchNorm over parts of {images} images of 16" for images in (2, 4))
+    assert sources == [two, four, two]
+    notes = [note.text for note in table_notes(table, (), labels)]
+    assert "demo has no random row of the same network, seeds, engine, precision and BatchNorm statistics" in notes
+    one = "each row is of one engine, precision and BatchNorm statistics, but the table has several"
+    assert f"{one}: {two}; {four}" in notes
 
 
 def test_of_two_runs_of_a_seed_the_newest_counts(make_result: Any) -> None:

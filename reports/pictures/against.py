@@ -71,7 +71,7 @@ def _shared_points(linear: Comparable, detection: Comparable, metric: str) -> li
 
 
 def _only_rows(table: Comparable, metric: str) -> dict[str, Measured]:
-    """By backbone, its row, where engine and precision leave it just one."""
+    """By backbone, its row, where it has just one."""
     rows = compared(table, metric)
     keys = [backbone_key(row.first) for row in rows]
     return {key: row for key, row in zip(keys, rows, strict=True) if keys.count(key) == 1}
