@@ -94,8 +94,8 @@ def exact_p(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def is_exact(a: Sample, b: Sample) -> bool:
-    """Whether the exact test decides: all trials are known, few on a side, and their splits can be counted."""
-    if not (a.values and b.values) or min(a.num, b.num) >= FEW:
+    """Whether the exact test decides: all trials are known, two on a side or more, few on one, and splits countable."""
+    if not (a.values and b.values) or not 1 < min(a.num, b.num) < FEW:
         return False
     return comb(a.num + b.num, a.num) <= MOST_SPLITS
 

@@ -91,6 +91,10 @@ def test_the_falsifier_is_the_same_question_the_other_way(runs: Any) -> None:
 def test_one_trial_decides_nothing(runs: Any) -> None:
     found = verdict("beats-simclr-sqrt-rule", runs("moco-v2-200ep", (67.7,)))
     assert (found.answer, found.p, found.more_trials) == (UNDECIDED, None, None)
+    beside_five = verdict("mlp-helps-linear", runs("moco-v2-a", (66.2,)))
+    assert beside_five.lower.startswith("60.8 ± 0.2 (5), published")
+    assert (beside_five.answer, beside_five.p) == (UNDECIDED, None)
+    assert beside_five.test == "none: a single trial, or no spread over trials"
 
 
 def test_undecided_says_how_many_more(runs: Any) -> None:

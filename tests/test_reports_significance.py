@@ -101,6 +101,9 @@ def test_few_trials_are_tested_exactly_and_many_are_not() -> None:
     assert is_exact(of_values([1.0, 2.0]), five)
     assert not is_exact(five, five)
     assert not is_exact(of_values([1.0, 2.0]), fixed(3.0))
+    many = of_values([float(value) for value in range(19)])  # one of 20 splits: p could be 1/20
+    assert not is_exact(of_values([20.0]), many)
+    assert not is_exact(many, of_values([20.0]))
 
 
 def test_two_a_side_need_one_more_however_far_apart() -> None:
