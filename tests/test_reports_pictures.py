@@ -13,10 +13,14 @@ from PIL import Image
 from scipy import stats
 
 from mocobench.cli import main
+from pretrain.monitor import NEIGHBORS, TEMPERATURE
 from reports.collect import collect_results
 from reports.formats.blocks import Picture
 from reports.pictures.draw import draw_pictures
 from reports.pictures.figures import look_of
+from reports.pictures.material import Material
+from reports.pictures.training import training_curves
+from reports.pretraining_logs import PretrainingLog
 from reports.published import load_published
 from reports.ranks import rank_correlation
 from reports.report import build_report
@@ -116,6 +120,38 @@ def test_pretraining_logs_give_their_curves(tmp_path: Path, make_result: Any) ->
     svg = drawn([run], [log])["training-curves"].svg.decode()
     assert "online kNN top-1, %" in svg
     assert "run-a" in svg
+
+
+def test_the_online_knn_is_drawn_by_pooled_features_and_by_embeddings(make_result: Any) -> None:
+    """Where a run has them, a point each, joined over the epochs between; an older run has none of embeddings."""
+    at = (1.0, 2.0, 3.0, 5.0, 10.0)
+    both = tuple(
+        {"epoch": float(epoch), "loss": 5.0} | ({"knn_top1": 30.0 + epoch, "knn_embedding_top1": 20.0 + epoch})
+        if epoch in at
+        else {"epoch": float(epoch), "loss": 5.0}
+        for epoch in range(1, 11)
+    )
+    logs = [PretrainingLog("run-a", both), PretrainingLog("old", ({"epoch": 1.0, "knn_top1": 9.0},))]
+    panels = curves_of(logs)
+    (knn,) = (panel for title, panel in panels.items() if title.startswith("online kNN"))
+    pooled, embedded, old, nothing = (line.get_xydata().tolist() for line in knn.lines)
+    assert pooled == [[epoch, 30.0 + epoch] for epoch in at]
+    assert embedded == [[epoch, 20.0 + epoch] for epoch in at]
+    assert (old, nothing) == ([[1.0, 9.0]], [])
+    assert len({line.get_marker() for line in knn.lines[:2]}) == 2
+    assert [text.get_text() for text in knn.get_legend().get_texts()] == ["pooled features", "embeddings"]
+    assert knn.get_title() == f"online kNN top-1, % (k ≤ {NEIGHBORS}, T {TEMPERATURE})"
+
+    (knn,) = (panel for title, panel in curves_of(logs[1:]).items() if title.startswith("online kNN"))
+    assert [text.get_text() for text in knn.get_legend().get_texts()] == ["pooled features"]
+
+
+def curves_of(logs: list[PretrainingLog]) -> dict[str, Any]:
+    """The panels of the training curves by their titles."""
+    drawing = training_curves(Material((), (), logs, {}))
+    assert drawing is not None
+    figure, _ = drawing
+    return {axis.get_title(): axis for axis in figure.axes}
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1.0}', '{"epoch": 3, "loss": 1' + 400 * "0" + "}"])
