@@ -11,6 +11,7 @@ from statistics import fmean
 
 from benchmarks.result import Result
 from reports.cells import published_value
+from reports.conventions import departures, expected_convention
 from reports.metrics import columns_of, headlines_of, title_of
 from reports.published import Published
 from reports.trials import Comparable, Measured, batch_norm_of
@@ -20,9 +21,6 @@ from reports.twins import twins_of
 BAND_SPREADS = 3.0
 DEFAULT_BAND = 0.5
 
-# For values from 0 to 1, which SimCLR takes as they are.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIMCLR_MEAN, SIMCLR_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 SCHEDULE = re.compile(r"^(epochs|iterations|decay_\w+|warmup_\w+|batch_size|learning_rate)\b")
 NORMALISATION = re.compile(r"^(norm|extra_norm|norm_in_heads|precise_bn_\w+)\b")
 DATA = re.compile(r"^(\w+ images|\w+_splits|classes)\b")
@@ -85,25 +83,19 @@ def scaled_schedule(row: Measured, twin: Published, metric: str) -> str:
 
 
 def other_input(row: Measured, twin: Published, metric: str) -> str:
-    """A channel order, mean or std that the twin's weights were not trained with, whatever the range of values."""
+    """A channel order, mean or std that the twin's weights were not trained with."""
     given = row.first.backbone.input
-    scale = given.get("max_value") or 1.0
-    is_simclr = twin.recipe.startswith("simclr")
-    mean, std = (SIMCLR_MEAN, SIMCLR_STD) if is_simclr else (IMAGENET_MEAN, IMAGENET_STD)
-    kinds = (("mean", given.get("mean"), mean), ("std", given.get("std"), std))
-    wrong = [
-        f"{name} {found}{'' if scale == 1.0 else f' of {scale}'}"
-        for name, found, expected in kinds
-        if found is not None and any(abs(a / scale - b) > 1e-4 for a, b in zip(found, expected, strict=False))
-    ]
-    if given.get("channel_order", "RGB") != "RGB":
-        wrong.insert(0, f"channel order {given['channel_order']}")
+    wrong = departures(given, expected_convention(given, twin))
     return f"input convention: {', '.join(wrong)}" if wrong else ""
 
 
 def other_stride(row: Measured, twin: Published, metric: str) -> str:
-    in_1x1 = row.first.backbone.input.get("stride_in_1x1", False)
-    return "stride in the 1x1 convolutions, not in the 3x3" if in_1x1 else ""
+    """Stride in other convolutions than where weights of that input convention have it."""
+    given = row.first.backbone.input
+    in_1x1 = given.get("stride_in_1x1", False)
+    if in_1x1 == expected_convention(given, twin).stride_in_1x1:
+        return ""
+    return f"stride in the {'1x1' if in_1x1 else '3x3'} convolutions, not in the {'3x3' if in_1x1 else '1x1'}"
 
 
 def other_batch_norm(row: Measured, twin: Published, metric: str) -> str:

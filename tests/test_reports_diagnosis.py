@@ -137,6 +137,45 @@ def test_simclrs_own_input_is_no_cause(make_result: Any) -> None:
     assert diagnosis_of([result]) == "SimCLR, Table B.1: top-1 -1.90 points from 61.9, band ± 0.5: 1 of 2 trials"
 
 
+MSRA = {"channel_order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "max_value": 255.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        (MSRA | {"stride_in_1x1": True}, ""),
+        ({"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}, ""),  # torchvision's, with what they want
+        ({}, ""),
+        (MSRA, "stride in the 3x3 convolutions, not in the 1x1"),
+        ({"stride_in_1x1": True}, "stride in the 1x1 convolutions, not in the 3x3"),
+        (
+            MSRA | {"stride_in_1x1": True, "channel_order": "RGB"},
+            "input convention: channel order RGB",
+        ),
+        (
+            MSRA | {"stride_in_1x1": True, "std": [57.375, 57.12, 58.395]},
+            "input convention: std [57.375, 57.12, 58.395] of 255.0",
+        ),
+    ],
+)
+def test_the_supervised_row_of_detection_had_msras_weights(make_result: Any, given: Any, cause: str) -> None:
+    """MoCo v2's Table 1 has 53.5 ± 0.2 for them."""
+    results = [make_result({"ap": 50.0}, protocol=VOC, digest="d", seed=seed) for seed in range(5)]
+    provenance = {"format": "msra", "method": "supervised"}
+    results = [replace(one, backbone=replace(one.backbone, provenance=provenance, input=given)) for one in results]
+    off = "MoCo v2, Table 1: AP -3.50 points from 53.5 ± 0.2 (5), band ± 0.6: "
+    assert diagnosis_of(results) == off + (cause or "nothing in the record tells why")
+
+
+def test_msras_convention_is_a_cause_where_the_papers_had_others(make_result: Any) -> None:
+    result = make_result({"top1": 70.0}, protocol=LINEAR)
+    provenance = {"format": "msra", "method": "supervised"}
+    given = MSRA | {"stride_in_1x1": True}
+    text = diagnosis_of([replace(result, backbone=replace(result.backbone, provenance=provenance, input=given))])
+    assert "input convention: channel order BGR, mean [103.53, 116.28, 123.675] of 255.0, std [1.0" in text
+    assert "stride in the 1x1 convolutions" in text
+
+
 @pytest.mark.parametrize(
     ("details", "cause"),
     [
