@@ -69,7 +69,7 @@ def collect_results(folders: Sequence[Path]) -> Collection:
     """The records below the folders, without copies of one another.
 
     Raises:
-        RecordError: a folder is missing or cannot be read, or no file in them is a whole record.
+        RecordError: a folder is missing or cannot be read, or in none is a whole record or a log of pretraining.
     """
     found: dict[str, tuple[Result, str]] = {}
     logs: dict[Path, PretrainingLog] = {}
@@ -94,7 +94,7 @@ def collect_results(folders: Sequence[Path]) -> Collection:
             _, first = found.setdefault(hashlib.sha256(text).hexdigest(), (result, name))
             if first != name:
                 left_out.append(LeftOut(name, f"a copy of {first}"))
-    if not found:
+    if not found and not logs:
         raise RecordError(_nothing_found(folders, left_out))
     ordered = sorted(found.items(), key=_order)
     results = tuple(result for _, (result, _) in ordered)
@@ -148,7 +148,7 @@ def _is_other_json(text: bytes) -> bool:
 def _nothing_found(folders: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
     places = ", ".join(str(folder) for folder in folders)
     if not left_out:
-        return f"{places}: expected result records (*.json), found none; run `mocobench bench` first"
+        return f"{places}: expected result records (*.json) or pretraining runs, found none; run mocobench bench first"
     first, more = left_out[0], len(left_out) - 1
     others = f" (and {more} more files)" if more else ""
     return f"{places}: expected a whole result record, found none; {first.file}: {first.reason}{others}"

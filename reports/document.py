@@ -60,10 +60,9 @@ def build_document(
     `costs` are the records of what pretraining costs. They rank no backbone and have a section of their own.
     """
     if not tables:
-        legend = Notes(published_legend(sources_of(cost_rows(published))))
-        drawn = _pictures_section(pictures)
-        sections = (*drawn, *cost_blocks(costs, published), *_pretraining_section(logs), *_left_out_section(left_out))
-        return (Heading(1, "Report"), *sections, legend)
+        legend = [Notes(published_legend(sources_of(cost_rows(published))))] if costs else []
+        sections = (*_pictures_section(pictures), *cost_blocks(costs, published), *_pretraining_section(logs))
+        return (Heading(1, "Report"), *sections, *_left_out_section(left_out), *legend)
     results = tuple(trial for table in tables for trial in table.trials)
     labels = backbone_labels(results)
     ordered = in_order(tables)

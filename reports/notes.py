@@ -68,8 +68,23 @@ def _pretraining_card(log: PretrainingLog) -> str:
         f"seed {record.get('seed')}",
         *(f"{name} {values}" for name in ("precision", "code", "device") if (values := _in_sessions(log, name))),
         duration(float(record.get("wall_seconds", 0))),
+        *_how_far(log),
     ]
     return "; ".join(parts)
+
+
+def _how_far(log: PretrainingLog) -> list[str]:
+    """How many epochs are done where that is not all of them, and the last of the online kNN's accuracies."""
+    done, asked = len(log.epochs), log.record["recipe"].get("epochs")
+    found = [f"{done} of {asked} epochs done"] if isinstance(asked, int) and done < asked else []
+    watched = [epoch for epoch in log.epochs if "knn_top1" in epoch]
+    if watched:
+        last = watched[-1]
+        of_embeddings = f", {last['knn_embedding_top1']:.2f} by embeddings" if "knn_embedding_top1" in last else ""
+        found.append(
+            f"online kNN top-1 {last['knn_top1']:.2f} by pooled features{of_embeddings}, after epoch {last['epoch']:g}"
+        )
+    return found
 
 
 def _in_sessions(log: PretrainingLog, name: str) -> str:

@@ -33,6 +33,20 @@ def test_the_card_of_a_run_as_pretrain_records_it(tmp_path: Path, make_result: A
     assert "None" not in text
 
 
+def test_a_run_that_is_under_way_is_reported_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "images", tmp_path / "run", differing={"epochs": 4})
+    write_run_record(run, make_plan(run, num_images=10), Progress(epoch=2), data={"images": 10})
+    lines = (
+        {"epoch": 1, "loss": 4.0, "knn_top1": 30.0, "knn_embedding_top1": 25.5},
+        {"epoch": 2, "loss": 3.0, "knn_top1": 31.25, "knn_embedding_top1": 26.0},
+        {"epoch": 3, "loss": 2.0},
+    )
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = " ".join(build_report([tmp_path]).split())
+    assert text.startswith("# Report ## Pretraining runs - **run**: recipe demo")
+    assert "3 of 4 epochs done; online kNN top-1 31.25 by pooled features, 26.00 by embeddings, after epoch 2" in text
+
+
 def test_what_the_first_version_recorded_of_a_run_is_read_too(tmp_path: Path, make_result: Any) -> None:
     record = {"recipe": {"augmentation": {}}, "precision": "bf16", "code": {"version": "0.1.0", "commit": "abc"}}
     (tmp_path / "run.json").write_text(json.dumps(record | {"environment": {"device": "a processor x 2"}}))
