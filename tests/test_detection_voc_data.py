@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from benchmarks.detection.annotations import read_upright_size
 from benchmarks.detection.data_summary import data_summary
 from benchmarks.detection.same_files import same_files
 from benchmarks.detection.voc_data import VOC_CLASSES, read_voc
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import read_rgb
 
 
 def object_xml(name: str | None = "cat", corners: str = "11 21 40 50", difficult: str | None = "0") -> str:
@@ -110,6 +112,33 @@ def test_upper_case_suffixes_and_exif_turned_images_are_read(tmp_path: Path) -> 
     (tmp_path / "Annotations/a.xml").rename(tmp_path / "Annotations/a.XML")
     image = read(tmp_path).train.images[0]
     assert (image.width, image.height, image.path.name) == (50, 60, "a.JPG")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_the_upright_size_is_had_without_decoding(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, keywords in (("turned", {"exif": exif}), ("plain", {})):
+        Image.new("RGB", (60, 50)).save(tmp_path / f"{name}{suffix}", **keywords)
+        assert read_rgb(tmp_path / f"{name}{suffix}").size == ((50, 60) if keywords else (60, 50))
+
+    def load(image: Image.Image) -> None:
+        raise AssertionError("the pixels are decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert read_upright_size(tmp_path / f"turned{suffix}") == (50, 60)
+    assert read_upright_size(tmp_path / f"plain{suffix}") == (60, 50)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_file_that_ends_early_has_its_size(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"cut{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    assert read_upright_size(path) == (60, 50)
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(UserError, match=r"cut.*: expected an image, found .*; replace it"):
+        read_upright_size(path)
 
 
 def test_the_list_hash_follows_the_annotations_and_not_the_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from benchmarks.detection.records import DetectionSet
 from benchmarks.result import SplitIdentity
 from mocobench.runtime.errors import UserError
+from mocobench.runtime.images import PIL_ERRORS
 
 ON_BAD_ANNOTATION = ("stop", "skip")
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -37,21 +38,26 @@ class BadAnnotations:
 
 
 def read_upright_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file once its EXIF orientation is applied, read from its header alone.
+    """Width and height of an image file once its EXIF orientation is applied, read without decoding it.
+
+    So a file that ends early passes, but for a WebP. An orientation that a PNG has after its pixels is not seen.
 
     Raises:
         UserError: the file is missing or is not an image.
     """
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            width, height = image.size
+            # Not image.getexif(): a PNG's own first decodes the pixels, for an EXIF block that may come after them.
+            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+            # As stored: PIL's size of a TIFF is the upright one already, from version 11 on.
+            tags = getattr(image, "tag_v2", None)
+            size = (tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]) if tags else image.size
     except FileNotFoundError:
         raise UserError(f"{path}: expected an image, found no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        found = " ".join(str(error).split())
+    except PIL_ERRORS as error:
+        found = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: expected an image, found {found}; replace it") from error
-    return (height, width) if orientation in QUARTER_TURNS else (width, height)
+    return size[::-1] if orientation in QUARTER_TURNS else size
 
 
 def check_size(image: Path, *, annotated: tuple[int, int], annotation: Path, place: str = "") -> None:
