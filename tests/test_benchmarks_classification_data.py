@@ -10,7 +10,7 @@ from tiny_classification import PROTOCOLS, TASKS, tiny_network
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as F
 
-from benchmarks.classification.data import CenterView, RandomView, image_batches, read_splits
+from benchmarks.classification.data import CenterView, RandomView, SquashedView, image_batches, read_splits
 from benchmarks.classification.protocol import KnnProtocol, LinearProtocol
 from benchmarks.context import RunContext
 from mocobench.runtime.errors import UserError
@@ -160,6 +160,16 @@ def test_the_center_view_is_the_middle_of_the_resized_image() -> None:
     assert view[8, 8] == 255
     assert view[8, 0] == view[8, 15] == 0
     assert view[0].max() == view[15].max() == 0
+
+
+def test_the_squashed_view_shows_all_of_an_image() -> None:
+    # 40 x 20 pixels in four strips from left to right, of which the centre's square shows the two in the middle.
+    strips = torch.tensor([0, 80, 160, 240], dtype=torch.uint8).repeat_interleave(10).expand(3, 20, 40)
+    image = F.to_pil_image(strips.contiguous())
+    squashed, cropped = (F.pil_to_tensor(view(image, 0))[0] for view in (SquashedView(20, 8), CenterView(20, 20)))
+    assert squashed.shape == (8, 8)
+    assert squashed[4, ::7].tolist() == [0, 240]
+    assert cropped[10, ::19].tolist() == [80, 160]
 
 
 def test_random_views_depend_on_seed_epoch_and_image_alone(folders: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from benchmarks.classification.data import CenterView, read_splits
+from benchmarks.classification.data import CenterView, SquashedView, StillView, read_splits
 from benchmarks.classification.extraction import extract_folder
 from benchmarks.classification.features import FrozenBackbone, freeze
 from benchmarks.context import RunContext
@@ -34,7 +34,7 @@ def train(bright_and_dark: Path) -> ImageFolder:
     return read_splits(bright_and_dark).train
 
 
-def extract(frozen: FrozenBackbone, train: ImageFolder, folder: Path | None, view: CenterView = VIEW) -> torch.Tensor:
+def extract(frozen: FrozenBackbone, train: ImageFolder, folder: Path | None, view: StillView = VIEW) -> torch.Tensor:
     found = extract_folder(frozen, train, view, replace(CONTEXT, features=folder), label="features")
     assert found.labels.tolist() == list(train.labels)
     assert found.left_out == ()
@@ -73,6 +73,19 @@ def test_anything_else_is_another_file(frozen: FrozenBackbone, train: ImageFolde
     )
     few = train.select([0, 7])
     assert torch.equal(extract(frozen, few, tmp_path), extract(frozen, few, None))
+    assert len(list(tmp_path.glob("features-*"))) == 4
+
+
+def test_a_grid_and_another_kind_of_view_are_other_files(train: ImageFolder, tmp_path: Path) -> None:
+    view, found = CenterView(80, 64), {}
+    for grid in (1, 2):
+        pooled = freeze(random_backbone("resnet18", 0), device=CPU, precision="fp32", grid=grid)
+        found[grid] = extract(pooled, train, tmp_path, view)
+        assert torch.equal(found[grid], extract(pooled, train, None, view))
+        squashed = extract(pooled, train, tmp_path, SquashedView(80, 64))
+        assert torch.equal(squashed, extract(pooled, train, None, SquashedView(80, 64)))
+        assert not torch.equal(squashed, found[grid])
+    assert [features.shape[1] for features in found.values()] == [512, 4 * 512]
     assert len(list(tmp_path.glob("features-*"))) == 4
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.classification.folded import fold, fold_resnet
+from benchmarks.classification.folded import fold, fold_resnet, pool
+from mocobench.runtime.errors import UserError
 from tests.transfer_examples import narrow_resnets, trained_tensors
 from transfer.arch import DEPTHS, STEMS
 from transfer.backbone import IMAGENET_RGB, Backbone, Provenance
@@ -43,6 +44,49 @@ def test_a_convolution_and_bn_by_hand() -> None:
         assert (folded.weight.item(), folded.bias.item()) == (7.5, 2.0)
         x = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
         assert folded(x).flatten().tolist() == [9.5, -5.5]
+
+
+def test_a_grid_of_windows_by_hand() -> None:
+    # Of 0 to 8 in rows of three: 0, 1, 3, 4 have the mean 2, and each step to the side adds 1, each step down 3.
+    last_map = torch.arange(9.0).view(1, 1, 3, 3) * torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)
+    assert pool(last_map, 2).tolist() == [[2, 3, 5, 6, 20, 30, 50, 60]]
+    assert pool(last_map, 3).tolist() == last_map.flatten(1).tolist()
+    assert pool(last_map, 1).tolist() == [[4, 40]]
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_a_grid_is_the_average_pooling_of_the_plain_networks_last_map(arch: str) -> None:
+    images = torch.rand(3, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with narrow_resnets():
+        network = build_network(backbone(arch))
+    maps: list[torch.Tensor] = []
+    network.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    with torch.no_grad():
+        network(images)
+        found = {grid: fold_resnet(network, precision="fp32", grid=grid)(images) for grid in (1, 2)}
+        whole = fold_resnet(network, precision="fp32")(images)
+    (last_map,) = maps
+    assert last_map.shape[2:] == (7, 7)
+    expected = {1: last_map.mean(dim=(2, 3)), 2: nn.AvgPool2d(6, stride=1)(last_map).flatten(1)}
+    for grid, features in expected.items():
+        assert found[grid].shape == features.shape
+        assert ((found[grid] - features).norm() / features.norm()).item() < 1e-4
+    assert torch.equal(found[1], whole)
+    # The mean of the four windows is near that of the map, and no two of them are alike.
+    windows = found[2].view(3, -1, 4)
+    assert ((windows.mean(dim=2) - found[1]).norm() / found[1].norm()).item() < 0.2
+    assert not torch.equal(windows[..., 0], windows[..., 1])
+
+
+def test_a_grid_larger_than_the_last_map_is_refused() -> None:
+    with narrow_resnets():
+        network = build_network(backbone("resnet18"))
+    folded = fold_resnet(network, precision="fp32", grid=3)
+    with (
+        torch.no_grad(),
+        pytest.raises(UserError, match=r"^--grid 3: expected .* found 2 x 2 of images of 64 x 64; use"),
+    ):
+        folded(torch.rand(1, 3, 64, 64))
 
 
 def test_nan_is_not_hidden() -> None:

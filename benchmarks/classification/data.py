@@ -137,6 +137,18 @@ class CenterView:
 
 
 @dataclass(frozen=True)
+class SquashedView:
+    """The shorter side resized to `resize` pixels, then both sides to `size`: nothing is cut off, shapes change."""
+
+    resize: int
+    size: int
+
+    def __call__(self, image: Image.Image, seed: int) -> Image.Image:
+        """The same for every seed."""
+        return F.resize(F.resize(image, self.resize), [self.size, self.size])
+
+
+@dataclass(frozen=True)
 class RandomView:
     """torchvision's RandomResizedCrop to `size` x `size` and a horizontal flip, drawn from a seed."""
 
@@ -153,7 +165,8 @@ class RandomView:
             return transforms.RandomHorizontalFlip(self.flip_probability)(view)
 
 
-View = CenterView | RandomView
+StillView = CenterView | SquashedView
+View = StillView | RandomView
 
 
 # What the error of an image ends with where none is left out: images that are read in every epoch have been looked at.

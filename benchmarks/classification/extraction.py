@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.classification.data import Batch, CenterView, LabelledSplits, batches_in_one_pass
+from benchmarks.classification.data import Batch, LabelledSplits, StillView, batches_in_one_pass
 from benchmarks.classification.feature_cache import KeptFeatures, cache_path, read_features, write_features
 from benchmarks.classification.features import FEATURE_BATCH, FrozenBackbone
 from benchmarks.classification.readable import require_readable
@@ -47,7 +47,7 @@ class Extracted:
 def extract_splits(
     frozen: FrozenBackbone,
     splits: LabelledSplits,
-    view: CenterView,
+    view: StillView,
     context: RunContext,
     *,
     train_form: str = "float32",
@@ -67,7 +67,7 @@ def extract_splits(
 def extract_folder(
     frozen: FrozenBackbone,
     images: LabelledImages,
-    view: CenterView,
+    view: StillView,
     context: RunContext,
     *,
     label: str,
@@ -100,14 +100,14 @@ def _rest(num_images: int, left_out: tuple[int, ...]) -> torch.Tensor:
 class _Pass:
     frozen: FrozenBackbone
     images: LabelledImages
-    view: CenterView
+    view: StillView
     context: RunContext
     label: str
     form: str
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.images), self.frozen.backbone.feature_size
+        return len(self.images), self.frozen.feature_size
 
     def in_memory(self) -> KeptFeatures:
         with out_of_memory_means(f"{self.label} of {len(self.images)} images", remedy="keep them in --features DIR"):
@@ -155,7 +155,8 @@ class _Pass:
         return {
             "backbone": self.frozen.backbone.digest,
             "images": self._list_sha256,
-            "view": asdict(self.view),
+            "view": {"kind": type(self.view).__name__, **asdict(self.view)},
+            "grid": self.frozen.folded.grid,
             "precision": self.frozen.precision,
             "device": self.frozen.device.type,
             "form": form,
@@ -201,7 +202,7 @@ class _Pass:
         )
         with progress(total=len(self.images), label=self.label, unit="image") as bar:
             for first in range(0, len(blocks), world_size()):
-                part = torch.zeros(FEATURE_BATCH, self.frozen.backbone.feature_size)
+                part = torch.zeros(FEATURE_BATCH, self.frozen.feature_size)
                 positions = torch.full((FEATURE_BATCH,), -1)
                 if first + rank() < len(blocks):
                     pixels, read = next(batches)

@@ -26,11 +26,16 @@ class FrozenBackbone:
     device: torch.device
     precision: str
 
+    @property
+    def feature_size(self) -> int:
+        """How many values the features of an image have."""
+        return self.backbone.feature_size * self.folded.grid**2
+
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled features (N, C), float32 on the device, of uint8 RGB images (N, 3, H, W).
+        """Pooled features (N, `feature_size`), float32 on the device, of uint8 RGB images (N, 3, H, W).
 
         Raises:
-            UserError: a feature is not finite, or memory runs out.
+            UserError: a feature is not finite, the images are too small for the grid, or memory runs out.
         """
         with out_of_memory_means(f"features of {len(images)} images at a time", remedy=LESS_MEMORY), torch.no_grad():
             images = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
@@ -60,11 +65,12 @@ class FrozenBackbone:
                 raise AssertionError(f"tensor {number} of the folded network moved although the backbone is frozen")
 
 
-def freeze(backbone: Backbone, *, device: torch.device, precision: str) -> FrozenBackbone:
-    """The backbone's network, frozen, on a device."""
+def freeze(backbone: Backbone, *, device: torch.device, precision: str, grid: int = 1) -> FrozenBackbone:
+    """The backbone's network, frozen, on a device; its last map is pooled to `grid` x `grid`, by default globally."""
     network = build_network(backbone).requires_grad_(False)
     network = network.to(device).to(memory_format=torch.channels_last).eval()
-    return FrozenBackbone(backbone, network, fold_resnet(network, precision=precision), device, precision)
+    folded = fold_resnet(network, precision=precision, grid=grid)
+    return FrozenBackbone(backbone, network, folded, device, precision)
 
 
 def mean_norm(features: torch.Tensor) -> float:

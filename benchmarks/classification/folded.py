@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mocobench.runtime.errors import UserError
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PER_THREAD = 2  # images at a time on a CPU: their activations stay in its cache
 
@@ -60,14 +62,22 @@ class FoldedBlock:
 
 @dataclass(frozen=True)
 class FoldedResNet:
-    """A torchvision ResNet without its classifier, in eval mode and never to be trained, by its folded parts."""
+    """A torchvision ResNet without its classifier, in eval mode and never to be trained, by its folded parts.
+
+    `grid` is how its last map is pooled: see `pool`.
+    """
 
     stem: FoldedConv
     max_pool: nn.Module
     blocks: tuple[FoldedBlock, ...]
+    grid: int = 1
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled features (N, C), float32, of prepared images (N, 3, H, W), float32."""
+        """Pooled features (N, C * grid * grid), float32, of prepared images (N, 3, H, W), float32.
+
+        Raises:
+            UserError: the images are too small for the grid.
+        """
         images = images.to(self.stem.weight.dtype, memory_format=torch.channels_last)
         part = PER_THREAD * torch.get_num_threads() if images.device.type == "cpu" else len(images)
         return torch.cat([self._features(few) for few in images.split(part)])
@@ -76,7 +86,13 @@ class FoldedResNet:
         x: torch.Tensor = self.max_pool(self.stem(images).relu_())
         for block in self.blocks:
             x = block(x)
-        return x.float().mean(dim=(2, 3))
+        if min(x.shape[2:]) < self.grid:
+            sides, found = (f"{height} x {width}" for height, width in (x.shape[2:], images.shape[2:]))
+            raise UserError(
+                f"--grid {self.grid}: expected at most the sides of the network's last map, found {sides} of images of "
+                f"{found}; use a smaller --grid or a larger --image-size"
+            )
+        return pool(x.float(), self.grid)
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Every tensor that a feature depends on, in a fixed order."""
@@ -85,9 +101,21 @@ class FoldedResNet:
                 yield from (conv.weight, conv.bias)
 
 
+def pool(last_map: torch.Tensor, grid: int) -> torch.Tensor:
+    """A map (N, C, H, W) averaged in `grid` x `grid` overlapping windows of stride 1, flat: (N, C * grid * grid).
+
+    The windows are the largest of which so many fit: 6 x 6 of a 7 x 7 map for a grid of 2, all of it for one of 1. Of a
+    channel they are in a row, as torch's flatten has (C, grid, grid).
+    """
+    if grid == 1:
+        return last_map.mean(dim=(2, 3))
+    window = [side - grid + 1 for side in last_map.shape[2:]]
+    return F.avg_pool2d(last_map, window, stride=1).flatten(1)
+
+
 @torch.no_grad()
-def fold_resnet(network: Any, *, precision: str) -> FoldedResNet:
-    """Of torchvision's ResNet, on its device; the network keeps its own tensors."""
+def fold_resnet(network: Any, *, precision: str, grid: int = 1) -> FoldedResNet:
+    """Of torchvision's ResNet, on its device; the network keeps its own tensors. `grid` as in `pool`."""
     blocks = []
     for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
         for block in stage:
@@ -98,4 +126,4 @@ def fold_resnet(network: Any, *, precision: str) -> FoldedResNet:
             ]
             shortcut = None if block.downsample is None else fold(*block.downsample, precision=precision)
             blocks.append(FoldedBlock(tuple(convs), shortcut))
-    return FoldedResNet(fold(network.conv1, network.bn1, precision=precision), network.maxpool, tuple(blocks))
+    return FoldedResNet(fold(network.conv1, network.bn1, precision=precision), network.maxpool, tuple(blocks), grid)
