@@ -15,12 +15,13 @@ TITLES = {
     "mask_ap50": "mask AP50",
     "mask_ap75": "mask AP75",
     "map": "mAP",
+    "map_11_point": "11-point mAP",
 }
 
 COLUMNS = {
     "imagenet-linear": ("top1", "top5"),
     "imagenet-semi": ("top1", "top5"),
-    "voc-svm": ("map",),
+    "voc-svm": ("map", "map_11_point"),
     "voc-detection": ("ap50", "ap", "ap75"),
     "coco-detection": ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"),
 }

@@ -92,8 +92,10 @@ BAD: dict[str, tuple[Any, dict[str, Any]]] = {
         {
             "train_splits": SPLITS,
             "test_splits": SPLITS,
-            "image_size": VIEWS["image_size"],
-            "test_resize": VIEWS["test_resize"],
+            "classes": ("VOC", "all"),
+            "image_size": COUNT,
+            "test_resize": COUNT,
+            "grid": COUNT,
             "costs": RATES,
             "folds": (1, 0, -1),
             "positive_weight": RATE,

@@ -52,7 +52,7 @@ def clean(broken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bench(data: Path, results: Path, *flags: str) -> int:
     command = ["bench", "voc-svm", "--protocol", "smoke", "--backbone", "random", "--arch", "resnet18"]
-    command += ["--image-size", "32", "--test-resize", "36", "--workers", "0", "--device", "cpu"]
+    command += ["--image-size", "32", "--test-resize", "36", "--grid", "1", "--workers", "0", "--device", "cpu"]
     return main([*command, "--data", str(data), "--results", str(results), *flags])
 
 

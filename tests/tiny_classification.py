@@ -37,7 +37,7 @@ PROTOCOLS: dict[str, Any] = {
     # Three epochs of two steps, of batches of nine and three images, in passes of three.
     "semi": SemiProtocol(**SIZES, labels=1.0, batch_size=9, bn_batch=3, epochs=3, learning_rate=0.01),
     "svm": SvmProtocol(
-        **SIZES, train_splits=("trainval",), test_splits=("test",), costs=(0.1, 10.0), shots=(1, 2), draws=3
+        **SIZES, train_splits=("trainval",), test_splits=("test",), grid=1, costs=(0.1, 10.0), shots=(1, 2), draws=3
     ),
 }
 TASKS: dict[str, Callable[..., Measurement]] = {

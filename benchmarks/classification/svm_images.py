@@ -1,7 +1,7 @@
 """PASCAL VOC's images as voc-svm has them: which classes each shows, and which images and classes are left out.
 
 N: images, K: classes. An image's presence of a class is PRESENT, ABSENT, or DIFFICULT where all of its objects of the
-class are; such an image is neither trained nor scored on for that class, as in the VOC devkit.
+class are. What becomes of a difficult one is in `svm_class`.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def read_images(data: Path, protocol: SvmProtocol, context: RunContext) -> Detec
         data,
         train_splits=protocol.train_splits,
         test_splits=protocol.test_splits,
-        classes="voc",
+        classes=protocol.classes,
         on_bad_annotation=context.on_bad_annotation,
         on_bad_image=context.on_bad_image,
     )
@@ -100,13 +100,14 @@ def presence(images: DetectionSet) -> np.ndarray:
 
 
 def measurable_classes(sets: DetectionData, protocol: SvmProtocol) -> list[int]:
-    """Labels of the classes with positive and negative images for each fold, and positive ones for the test.
+    """Labels of the classes with positive and other training images for each fold, and positive ones for the test.
 
     Raises:
         UserError: there is none.
     """
     trained, tested = presence(sets.train), presence(sets.test)
-    scarcest = np.minimum((trained == PRESENT).sum(axis=0), (trained == ABSENT).sum(axis=0))
+    num_present = (trained == PRESENT).sum(axis=0)
+    scarcest = np.minimum(num_present, len(trained) - num_present)
     chosen: list[int] = np.flatnonzero((scarcest >= protocol.folds) & (tested == PRESENT).any(axis=0)).tolist()
     if not chosen:
         raise UserError(

@@ -10,7 +10,7 @@ from benchmarks.result import DataIdentity
 if TYPE_CHECKING:
     from transfer.backbone import Backbone
 
-SUMMARY = "linear SVMs on frozen features of PASCAL VOC: 11-point mAP with all images and with few positive ones"
+SUMMARY = "linear SVMs on frozen features of PASCAL VOC: mAP with all images and with few positive ones"
 PROTOCOLS = SVM_PROTOCOLS
 ENGINES = ("torch",)
 
