@@ -44,6 +44,12 @@ def test_the_file_is_named_by_what_tells_runs_apart(bright_and_dark: Path) -> No
     assert result_path(Path("r"), replace(result, protocol=other)).name != custom
 
 
+def test_another_version_of_a_protocol_is_another_file(bright_and_dark: Path) -> None:
+    result = run_knn(bright_and_dark)
+    second = replace(result.protocol, base=result.protocol.base.replace("@1", "@2"))
+    assert result_path(Path("r"), replace(result, protocol=second)).name.startswith("imagenet-knn_smoke-2-custom-")
+
+
 def test_another_engine_is_another_file(bright_and_dark: Path) -> None:
     result = run_knn(bright_and_dark)
     other = replace(result, engine={"name": "detectron2", "version": "0.6"})
