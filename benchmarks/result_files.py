@@ -21,9 +21,9 @@ SLUG_LENGTH = 50
 def result_path(results_dir: Path, result: Result) -> Path:
     """Where a record lies: `TASK_PROTOCOL_BACKBONE-DIGEST_DATA-LISTS_seedN.json`.
 
-    Runs that differ in none of these replace one another. PROTOCOL has its version but the first, a short hash of changed settings, and names an
-    engine that is not our own, a precision other than fp32, and the images of a pass where batches were split. LISTS is
-    a short hash of the lists of images.
+    Runs that differ in none of these replace one another. PROTOCOL has its version but the first, a short hash of
+    changed settings, and names an engine that is not our own, a precision other than fp32, and the images of a pass
+    where batches were split. LISTS is a short hash of the lists of images.
     """
     protocol = _slug(result.protocol.base.split("/", 1)[1].removesuffix("@1"))
     if result.protocol.is_custom:
