@@ -14,6 +14,7 @@ import torch
 
 from mocobench.runtime.errors import UserError
 from tests.transfer_examples import LAYOUTS, has_small_stem, narrow_resnets, trained_tensors, write_example
+from transfer.arch import STEMS
 from transfer.backbone import Backbone, InputSpec, Provenance
 from transfer.convert import convert, target_formats
 from transfer.convert import to_text as conversion_text
@@ -37,6 +38,7 @@ CUSTOM_PROVENANCE = Provenance(
     stored_as="float16",
 )
 TAKE_STRIDE_IN_1X1 = ("detectron2", "safetensors")
+WIDE = ("resnet18w2", "resnet50w2", "wide_resnet50_2")
 TAKE_SMALL_STEM = ("moco", "safetensors", "torchvision")
 
 
@@ -149,6 +151,15 @@ def test_every_source_to_every_target_and_back_is_the_identity(
             assert torch.equal(after.backbone.tensors[name], tensor), (to, name)
         assert after.backbone.digest == before.digest
         assert after.backbone.provenance == before.provenance
+
+
+@pytest.mark.parametrize("arch", ["resnet18", *(f"resnet18{stem}" for stem in STEMS if stem), *WIDE])
+@pytest.mark.parametrize("to", TARGETS)
+def test_what_a_target_takes_it_gives_back(tmp_path: Path, to: str, arch: str) -> None:
+    before = Backbone(arch, trained_tensors(arch), CUSTOM_INPUT, CUSTOM_PROVENANCE)
+    if is_written(target_formats()[to], before, tmp_path / "out"):
+        after = load_backbone(tmp_path / "out")
+        assert (after.arch, after.digest) == (before.arch, before.digest)
 
 
 @pytest.mark.parametrize("to", ["detectron2", "huggingface", "moco", "safetensors", "timm", "torchvision"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from mocobench.runtime.errors import UserError
+from transfer.arch import parse_arch
 from transfer.backbone import Backbone, InputSpec, Provenance
 from transfer.found import Found
 
@@ -17,13 +18,14 @@ KEY_FOR_OTHERS = "mocobench.metadata"
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything of a Backbone but its tensors, and the digest that they must have."""
+    """Everything of a Backbone but its tensors, and the digest that they must have, as fields of `Found`."""
 
     input: InputSpec
     provenance: Provenance
     stride_in_1x1: bool
     declared_arch: str
     declared_digest: str
+    small_stem: str
 
 
 def metadata_json(backbone: Backbone) -> str:
@@ -64,6 +66,7 @@ def parse_metadata(text: str, path: Path) -> Metadata:
             stride_in_1x1=bool(record["stride_in_1x1"]),
             declared_arch=str(record["arch"]),
             declared_digest=str(record["digest"]),
+            small_stem=parse_arch(str(record["arch"])).stem_name,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
