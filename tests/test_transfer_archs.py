@@ -19,6 +19,7 @@ NAMES = (
     "resnet50w5",
     "resnet18-cifar",
     "resnet50-cifar-pad2",
+    "resnet34-cifar-linear",
 )
 
 
@@ -60,7 +61,9 @@ def test_other_names_are_refused(name: str) -> None:
         parse_arch(name)
 
 
-@pytest.mark.parametrize("name", ["resnet50w2", "wide_resnet50_2", "resnet18-cifar", "resnet18-cifar-pad2"])
+@pytest.mark.parametrize(
+    "name", ["resnet50w2", "wide_resnet50_2", "resnet18-cifar", "resnet18-cifar-pad2", "resnet18-cifar-linear"]
+)
 def test_the_network_and_the_features_from_names_agree(name: str) -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with narrow_resnets():
@@ -82,3 +85,19 @@ def test_the_stem_for_small_pictures_is_solo_learns_and_moco_demos() -> None:
         assert (stem.kernel, stem.stride, stem.padding, stem.has_max_pool) == (3, 1, padding, False)
         assert str(ours.conv1) == str(resnet.conv1)
         assert isinstance(ours.maxpool, nn.Identity)
+
+
+def test_the_linear_stem_hands_on_what_its_bn_gives() -> None:
+    with narrow_resnets():
+        network = make_resnet(Arch(18, stem_name="-cifar-linear")).eval()
+    nn.init.constant_(network.get_submodule("bn1").bias, -0.5)  # mostly below zero, so that a ReLU would show
+    first = nn.Sequential(*(network.get_submodule(name) for name in ("conv1", "bn1")))
+    rest = nn.Sequential(*(network.get_submodule(f"layer{n}") for n in (1, 2, 3, 4)))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = rest(first(images))
+        torch.testing.assert_close(network(images), expected.mean(dim=(2, 3)))
+        with_relu = rest(first(images).relu())
+    assert (expected - with_relu).abs().max() > 0.01 * expected.abs().max()
+    found = features(network.state_dict(), TORCHVISION, images, stem=STEMS["-cifar-linear"])["layer4"]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -1,10 +1,11 @@
 """ResNets by name, and what a name says.
 
-resnet50             four stages of (3, 4, 6, 3) blocks; He et al., arXiv 1512.03385, Table 1
-wide_resnet50_2      the 3x3 convolutions are twice as wide, as torchvision has it; Zagoruyko and Komodakis, 1605.07146
-resnet50w4           everything is four times as wide, as SimCLR and SwAV have it
-resnet18-cifar       a stem for small pictures: 3x3, stride 1, no max-pool
-resnet18-cifar-pad2  the same with a padding of 2, as solo-learn has it
+resnet50               four stages of (3, 4, 6, 3) blocks; He et al., arXiv 1512.03385, Table 1
+wide_resnet50_2        the 3x3 convolutions are twice as wide, as torchvision has it; Zagoruyko, Komodakis, 1605.07146
+resnet50w4             everything is four times as wide, as SimCLR and SwAV have it
+resnet18-cifar         a stem for small pictures: 3x3, stride 1, no max-pool
+resnet18-cifar-pad2    the same with a padding of 2, as solo-learn has it
+resnet18-cifar-linear  the same, padding 1 again, without a ReLU, as networks cut out of Lightly's ResNetGenerator
 """
 
 import re
@@ -31,12 +32,13 @@ TORCHVISION_WIDTH = 64  # the same in the networks that torchvision's constructo
 
 @dataclass(frozen=True)
 class Stem:
-    """What comes before the first stage: a convolution and, in most networks, a 3x3 max-pool with stride 2."""
+    """What comes before the first stage: a convolution with BN, mostly a ReLU and a 3x3 max-pool with stride 2."""
 
     kernel: int
     stride: int
     padding: int
     has_max_pool: bool
+    has_relu: bool = True
 
 
 # The end of a name -> the stem
@@ -44,9 +46,10 @@ STEMS = {
     "": Stem(kernel=7, stride=2, padding=3, has_max_pool=True),
     "-cifar": Stem(kernel=3, stride=1, padding=1, has_max_pool=False),
     "-cifar-pad2": Stem(kernel=3, stride=1, padding=2, has_max_pool=False),
+    "-cifar-linear": Stem(kernel=3, stride=1, padding=1, has_max_pool=False, has_relu=False),
 }
 MOST_WIDE = 9  # times the usual width; SwAV's widest network is 5 times as wide
-NAME = re.compile(r"(?:wide_resnet(\d+)_([2-9])|resnet(\d+)(?:w([2-9]))?)(-cifar(?:-pad2)?)?")
+NAME = re.compile(r"(?:wide_resnet(\d+)_([2-9])|resnet(\d+)(?:w([2-9]))?)(-cifar(?:-pad2|-linear)?)?")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def parse_arch(name: str) -> Arch:
 def deduce_arch(shapes: Mapping[str, tuple[int, ...]], small_stem: str) -> Arch | str:
     """The architecture that canonical names and shapes tell, or in words what was found instead.
 
-    `small_stem` names the stem that a 3x3 first convolution stands for: its shape does not tell the padding.
+    `small_stem` names the stem that a 3x3 first convolution stands for: its shape tells neither padding nor ReLU.
     """
     blocks = {tuple(name.split(".")[:2]) for name in shapes if name.startswith("layer")}
     per_stage = tuple(sum(stage == f"layer{number}" for stage, _ in blocks) for number in (1, 2, 3, 4))
@@ -135,6 +138,8 @@ def make_resnet(arch: Arch) -> nn.Module:
         network.conv1 = _stem_conv(arch)
     if not arch.stem.has_max_pool:
         network.maxpool = nn.Identity()
+    if not arch.stem.has_relu:
+        network.relu = nn.Identity()  # the stem's alone: blocks have their own
     return network
 
 

@@ -105,7 +105,9 @@ def features(
             x = conv_bn(x, block + spelling.shortcut, block + spelling.shortcut_norm, max(strides))
         return (x + y).relu()
 
-    x = conv_bn(images, spelling.stem, spelling.stem_norm, stem.stride, stem.padding).relu()
+    x = conv_bn(images, spelling.stem, spelling.stem_norm, stem.stride, stem.padding)
+    if stem.has_relu:
+        x = x.relu()
     if stem.has_max_pool:
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     outputs = {"stem": x}  # N x 64 x H/4 x W/4

@@ -68,6 +68,7 @@ class FoldedResNet:
     """
 
     stem: FoldedConv
+    relu: nn.Module
     max_pool: nn.Module
     blocks: tuple[FoldedBlock, ...]
     grid: int = 1
@@ -83,7 +84,7 @@ class FoldedResNet:
         return torch.cat([self._features(few) for few in images.split(part)])
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
-        x: torch.Tensor = self.max_pool(self.stem(images).relu_())
+        x: torch.Tensor = self.max_pool(self.relu(self.stem(images)))
         for block in self.blocks:
             x = block(x)
         if min(x.shape[2:]) < self.grid:
@@ -126,4 +127,5 @@ def fold_resnet(network: Any, *, precision: str, grid: int = 1) -> FoldedResNet:
             ]
             shortcut = None if block.downsample is None else fold(*block.downsample, precision=precision)
             blocks.append(FoldedBlock(tuple(convs), shortcut))
-    return FoldedResNet(fold(network.conv1, network.bn1, precision=precision), network.maxpool, tuple(blocks), grid)
+    stem = fold(network.conv1, network.bn1, precision=precision)
+    return FoldedResNet(stem, network.relu, network.maxpool, tuple(blocks), grid)

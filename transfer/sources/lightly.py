@@ -1,7 +1,8 @@
 """Checkpoints of networks built with Lightly, whose backbone is an nn.Sequential without names.
 
 state_dict: backbone.0.weight (the stem), ..., projection_head.*, and for some methods backbone_momentum.* and others
-Either torchvision's ResNet cut before its classifier, or Lightly's own `ResNetGenerator`, which has a 3x3 stem.
+Either torchvision's ResNet cut before its classifier, or Lightly's own `ResNetGenerator`, which has a 3x3 stem. That
+one calls its stem's ReLU as a function, so the cut loses it, and the network was trained without.
 """
 
 from dataclasses import replace
@@ -42,5 +43,5 @@ COMMON: dict[str, Any] = {
 }
 LAYOUTS = (
     Layout(**COMMON, lacks=("backbone.2.",), names=INDEXED_NAMES, spelling=INDEXED),
-    Layout(**COMMON, names=GENERATOR_NAMES, spelling=GENERATOR),
+    Layout(**COMMON, names=GENERATOR_NAMES, spelling=GENERATOR, small_stem="-cifar-linear"),
 )
