@@ -1,5 +1,6 @@
 """The bench command: one run, or several trials with a seed and a record each, without those that are there."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class Request:
 
 
 def run_trials(request: Request, context: RunContext, *, num_trials: int | None) -> None:
-    """Run and record the trials with the seeds from `context.seed` on, and print their metrics.
+    """Run and record the trials with the seeds from `context.seed` on, and print their metrics; what is suspicious
+    about the checkpoint goes to stderr, once.
 
     A trial has its own folder `seedS` below `context.out`; one whose record is there already is skipped. With
     `num_trials` None there is one run, in `context.out` itself, which replaces its record. On several ranks, rank 0
@@ -53,11 +55,11 @@ def run_trials(request: Request, context: RunContext, *, num_trials: int | None)
                 require_writable(folder, flag=f"--{flag}")
     _refuse_pretraining(context.out)
     if num_trials is None:
-        _run_one(request, context, skip=False)
+        _run_one(request, context, skip=False, warn=True)
         return
     for seed in range(context.seed, context.seed + num_trials):
         out = context.out / f"seed{seed}" if context.out is not None else None
-        _run_one(request, replace(context, seed=seed, out=out), skip=True)
+        _run_one(request, replace(context, seed=seed, out=out), skip=True, warn=seed == context.seed)
 
 
 def backbone_name(backbone: str) -> str:
@@ -83,7 +85,7 @@ def _refuse_pretraining(out: Path | None) -> None:
         raise UserError(f"--out {out}: expected a folder for this run's files, found {found.name}; name another folder")
 
 
-def _run_one(request: Request, context: RunContext, *, skip: bool) -> None:
+def _run_one(request: Request, context: RunContext, *, skip: bool, warn: bool) -> None:
     from mocobench.runtime.distributed import is_main
     from transfer.load import load_or_random
 
@@ -94,9 +96,12 @@ def _run_one(request: Request, context: RunContext, *, skip: bool) -> None:
         context=context,
         fewer_devices=request.fewer_devices,
     )
-    backbone = load_or_random(
+    backbone, warnings = load_or_random(
         request.backbone, seed=context.seed, arch=request.arch, source=request.source, encoder=request.encoder
     )
+    if warn and is_main():
+        for warning in warnings:
+            print(f"warning: {request.backbone}: {warning}", file=sys.stderr, flush=True)
     name = request.name or backbone_name(request.backbone)
     if skip:
         present = find_result(request.results, plan, backbone=backbone, backbone_name=name, data=request.data)

@@ -26,7 +26,7 @@ from benchmarks.run import (
 from benchmarks.trials import Request, backbone_name, run_trials
 from mocobench.cli import main
 from mocobench.runtime.errors import UserError
-from transfer.load import load_backbone
+from transfer.load import load, load_backbone
 from transfer.network import random_backbone
 
 
@@ -195,6 +195,23 @@ def test_trials_already_there_are_skipped(bright_and_dark: Path, tmp_path: Path,
     assert printed.count("wrote ") == 1
     assert len(list(results.iterdir())) == 3
     assert {name: (results / name).read_text() for name in before} == before
+
+
+def test_what_is_suspicious_about_a_checkpoint_is_said_once(
+    bright_and_dark: Path, resnet_state: Any, tmp_path: Path, capsys
+) -> None:
+    state = resnet_state("resnet18")
+    state["bn1.running_var"][:3] = 0
+    file = tmp_path / "dead.pth"
+    torch.save(state, file)
+    (suspicion,) = load(file).warnings
+    command = ["bench", "imagenet-knn", "--protocol", "smoke", "--backbone", str(file), "--data", str(bright_and_dark)]
+    command += ["--image-size", "32", "--test-resize", "36", "--neighbors", "1", "--workers", "0", "--device", "cpu"]
+    for flags in ([], ["--trials", "2"]):
+        assert main([*command, *flags, "--results", str(tmp_path / "results")]) == 0
+        printed = capsys.readouterr()
+        assert printed.err.count(f"warning: {file}: {suspicion}\n") == 1
+        assert "warning" not in printed.out
 
 
 def test_the_folder_of_a_pretraining_run_is_refused(bright_and_dark: Path, tmp_path: Path, capsys) -> None:

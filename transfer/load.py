@@ -56,15 +56,17 @@ def load_backbone(path: Path, *, source: str = "auto", encoder: str | None = Non
 
 def load_or_random(
     name: str, *, seed: int, arch: str = "resnet50", source: str = "auto", encoder: str | None = None
-) -> Backbone:
-    """The backbone in the file `name`, read as `load_backbone` does, or for `random` a freshly initialised one.
+) -> tuple[Backbone, tuple[str, ...]]:
+    """The backbone in the file `name`, read as `load_backbone` does, with the warnings about it, or for `random` a
+    freshly initialised one.
 
     Raises:
         UserError: as for `load_backbone`.
     """
     if name == "random":
-        return random_backbone(arch, seed)
-    return load_backbone(Path(name), source=source, encoder=encoder)
+        return random_backbone(arch, seed), ()
+    loaded = load(Path(name), source=source, encoder=encoder)
+    return loaded.backbone, loaded.warnings
 
 
 def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loaded:
