@@ -128,7 +128,8 @@ def solo_methods(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("cifar", [False, True])
-def test_solo_learn_mocov2plus(tmp_path: Path, solo_methods: ModuleType, cifar: bool) -> None:
+@pytest.mark.parametrize("saves_settings", [False, True])  # which solo-learn itself does not
+def test_solo_learn_mocov2plus(tmp_path: Path, solo_methods: ModuleType, cifar: bool, saves_settings: bool) -> None:
     numbers = dict.fromkeys(("max_epochs", "batch_size", "accumulate_grad_batches", "num_large_crops"), 2)
     rates = dict.fromkeys(("lr", "weight_decay", "classifier_lr", "min_lr", "warmup_start_lr", "warmup_epochs"), 0.1)
     settings: dict[str, Any] = (
@@ -156,14 +157,17 @@ def test_solo_learn_mocov2plus(tmp_path: Path, solo_methods: ModuleType, cifar: 
         method = solo_methods.MoCoV2Plus(
             proj_output_dim=8, proj_hidden_dim=16, temperature=0.2, queue_size=16, **settings
         )
-        method.save_hyperparameters(settings)
+        if saves_settings:
+            method.save_hyperparameters(settings)
         return as_trained(method)
 
     path, module = saved_by_lightning(tmp_path / "last.ckpt", make)
     loaded = load(path)
     arch = "resnet18-cifar-pad2" if cifar else "resnet18"
     assert (loaded.format, loaded.backbone.arch) == ("solo_learn", arch)
-    assert loaded.backbone.provenance.method == "mocov2plus"
+    assert loaded.backbone.provenance.method == ("mocov2plus" if saves_settings else None)
     assert (loaded.backbone.input.std == (0.247, 0.243, 0.261)) == cifar
+    assumed = f"the data set is not known: {'CIFAR-10' if cifar else 'ImageNet'}'s mean and std are assumed"
+    assert loaded.found.warnings == (() if saves_settings else (assumed,))
     assert_same_function(loaded, module.encoder)
     assert_same_function(load(path, encoder="momentum"), module.momentum_encoder)

@@ -13,6 +13,7 @@ import torch
 from mocobench.runtime.errors import UserError
 from tests.transfer_examples import LAYOUTS, narrow_resnets, trained_tensors
 from transfer.backbone import IMAGENET_RGB
+from transfer.convert import target_formats
 from transfer.inspect import inspect
 from transfer.load import load
 from transfer.network import build_network
@@ -75,15 +76,49 @@ def test_an_input_convention_that_is_assumed_is_a_warning(tmp_path: Path) -> Non
     unknown = example("supcontrast-0", "resnet18-cifar") | {"opt": Namespace(dataset="path")}
     (warning,) = inspect(saved(tmp_path / "a", unknown))["warnings"]
     assert warning == "the data set is not known ('path'): CIFAR-10's mean and std are assumed"
-    solo = example("solo_learn-0", "resnet18-cifar")
-    found = inspect(saved(tmp_path / "b", solo))
-    assert (found["arch"], found["warnings"]) == (
-        "resnet18-cifar-pad2",
-        ["the data set is not known: ImageNet's mean and std are assumed"],
-    )
-    solo["hyper_parameters"] = {"data": {"dataset": "cifar100"}, "method": "byol"}
-    named = load(saved(tmp_path / "c", solo)).backbone
-    assert (named.input.std[2], named.provenance.method) == (0.261, "byol")
+    for arch, whose, mean in (("resnet18-cifar", "CIFAR-10", 0.4914), ("resnet18", "ImageNet", 0.485)):
+        loaded = load(saved(tmp_path / "b", example("solo_learn-0", arch)))
+        assert loaded.backbone.arch == arch.replace("cifar", "cifar-pad2")
+        assert loaded.backbone.input.mean[0] == mean
+        assert loaded.warnings == (f"the data set is not known: {whose}'s mean and std are assumed",)
+
+
+@pytest.mark.parametrize(
+    ("layout", "dataset", "mean", "std"),
+    [
+        ("solo_learn-0", "cifar10", 0.4914, 0.2616),
+        ("solo_learn-0", "cifar100", 0.5071, 0.2762),
+        ("solo_learn-1", "cifar10", 0.4914, 0.261),  # solo-learn 1.0.2 has CIFAR-10's for both
+        ("solo_learn-1", "cifar100", 0.4914, 0.261),
+    ],
+)
+@pytest.mark.parametrize("encoder", ["backbone", "momentum"])
+def test_solo_learn_names_its_data_set(
+    tmp_path: Path, layout: str, dataset: str, mean: float, std: float, encoder: str
+) -> None:
+    content = example(layout, "resnet18-cifar")
+    content["hyper_parameters"] = {"data": {"dataset": dataset}, "method": "byol"}
+    loaded = load(saved(tmp_path / "f", content), encoder=encoder)
+    spec = loaded.backbone.input
+    assert (spec.mean[0], spec.std[2], loaded.backbone.provenance.method) == (mean, std, "byol")
+    assert loaded.warnings == ()
+
+
+def test_solo_learn_has_a_7x7_stem_for_stl10_and_imagenet(tmp_path: Path) -> None:
+    for dataset, mean in (("stl10", (0.4914, 0.4823, 0.4466)), ("imagenet100", (0.485, 0.456, 0.406))):
+        loaded = load(saved(tmp_path / "f", example("solo_learn-0") | {"hyper_parameters": {"dataset": dataset}}))
+        assert (loaded.backbone.input.mean, loaded.warnings) == (mean, ())
+
+
+@pytest.mark.parametrize("name", ["torchvision-0", "moco-0", "lightly-0", "lightly-1", "openmmlab-0"])
+def test_a_small_stem_without_a_convention_is_a_warning_until_it_states_one(tmp_path: Path, name: str) -> None:
+    loaded = load(saved(tmp_path / "f", example(name, "resnet18-cifar")))
+    assert loaded.warnings == ("3x3 stem: ImageNet's mean and std, and no max-pooling, are assumed",)
+    target_formats()["safetensors"].write(loaded.backbone, tmp_path / "stated")
+    stated = load(tmp_path / "stated")
+    assert (stated.backbone.input, stated.warnings) == (IMAGENET_RGB, ())
+    if name != "lightly-1":  # which has no other stem
+        assert load(saved(tmp_path / "f", example(name))).warnings == ()
 
 
 def test_projects_that_do_not_normalise_pixels(tmp_path: Path) -> None:

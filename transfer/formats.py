@@ -88,9 +88,10 @@ Weights in float16 or bfloat16 are widened to float32, which loses nothing; the 
 MoCo's authors released are known by their MD5: their provenance has the recipe that repeats them.
 
 *Detected by* names the first convolution and where it is; *pixels* is the input convention of the format's authors,
-which a file that states its own overrides. *Tested with* names the package whose own files the tests read; where it
-says `names`, tests make the files from the names in the authors' published code. The first of several *encoders* is
-the one that the authors evaluate; `--encoder NAME` chooses another, for `inspect`, `convert` and `bench`.
+which a file that states its own overrides; a warning says where a network with a 3x3 stem is given ImageNet's for want
+of any other. *Tested with* names the package whose own files the tests read; where it says `names`, tests make the
+files from the names in the authors' published code. The first of several *encoders* is the one that the authors
+evaluate; `--encoder NAME` chooses another, for `inspect`, `convert` and `bench`, and the provenance says so.
 """
 WRITING = """
 ## Write

@@ -19,6 +19,7 @@ class Found:
 
     `in_network` gives the names of mapped tensors in their owner's network, and `spelling` says how that network spells
     a ResNet's parts: enough to run it. `small_stem` is what a 3x3 first convolution stands for.
+    `input` is the object IMAGENET_RGB where nothing states a convention.
     `declared_arch` and `declared_digest` are what the file says of itself.
     """
 

@@ -21,7 +21,12 @@ from transfer.half_precision import widen
 from transfer.layout import Layout
 from transfer.network import random_backbone
 from transfer.released import candidates, recognise
-from transfer.suspicions import classifier_shape, suspicious_classifier, suspicious_statistics
+from transfer.suspicions import (
+    assumed_convention,
+    classifier_shape,
+    suspicious_classifier,
+    suspicious_statistics,
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,12 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loa
                 f"{path}: expected weights with the digest {found.declared_digest}, found {backbone.digest}: "
                 "they were changed after they were written; convert the original checkpoint again"
             )
-        warnings = (*found.warnings, *suspicious_statistics(backbone), *suspicious_classifier(classifier, backbone))
+        warnings = (
+            *found.warnings,
+            *assumed_convention(found, backbone),
+            *suspicious_statistics(backbone),
+            *suspicious_classifier(classifier, backbone),
+        )
         num_classes = classifier[0] if classifier else None
         return Loaded(path, format_name, sha256.result(), found, backbone, num_classes, warnings)
 

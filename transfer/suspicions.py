@@ -1,10 +1,13 @@
-"""What is legal in a checkpoint but suspicious: BN statistics without sense, a classifier that does not fit."""
+"""What is legal in a checkpoint but suspicious: BN statistics without sense, a classifier that does not fit, pixels
+that nothing tells how to prepare.
+"""
 
 from collections.abc import Mapping
 
 import torch
 
-from transfer.backbone import Backbone, is_counter, is_variance
+from transfer.arch import STEMS, parse_arch
+from transfer.backbone import IMAGENET_RGB, Backbone, is_counter, is_variance
 from transfer.found import Found
 
 
@@ -58,3 +61,11 @@ def suspicious_classifier(shape: tuple[int, int] | None, backbone: Backbone) -> 
         f"the classifier takes {shape[1]} features, where a {backbone.arch} makes {backbone.feature_size}: it belongs "
         "to another network"
     ]
+
+
+def assumed_convention(found: Found, backbone: Backbone) -> list[str]:
+    """A stem for small pictures, which are rarely ImageNet's, where neither file nor format states a convention."""
+    # A convention that is stated is another object, even if its numbers are the same.
+    if found.input is not IMAGENET_RGB or parse_arch(backbone.arch).stem == STEMS[""]:
+        return []
+    return ["3x3 stem: ImageNet's mean and std, and no max-pooling, are assumed"]
