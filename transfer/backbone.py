@@ -61,12 +61,14 @@ UNIT_RGB = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 class Provenance:
     """Where weights came from, as far as the file says: its format, the method, epochs and recipe, and its hash.
 
+    `encoder` names the one of several encoders that was chosen, None for the one that the format's authors evaluate;
     `recipe_changes` says what the run set otherwise than its recipe, `num_images` on how many images it was trained,
     `stored_as` which half precision the file held the weights in, None for float32.
     """
 
     source: str
     format: str
+    encoder: str | None = None
     method: str | None = None
     epochs: int | None = None
     recipe: str | None = None

@@ -55,7 +55,7 @@ def to_text(found: dict[str, Any]) -> str:
         f"std {_numbers(spec['std'])}",
         f"  stride      in the {found['stride']} convolutions of bottlenecks",
         *(f"  {name:<11} {provenance[name]}" for name in ("method", "recipe", "epochs", "seed") if name in provenance),
-        f"  origin      {provenance['source']} ({provenance['format']})",
+        f"  origin      {provenance['source']} ({provenance['format']}{_of_encoder(provenance)})",
         *([f"  stored as   {widened}"] if (widened := widened_text(provenance.get("stored_as"))) else []),
         f"  digest      {found['digest']}",
         f"  sha256      {found['sha256']}",
@@ -67,6 +67,10 @@ def to_text(found: dict[str, Any]) -> str:
         *(f"  warning     {warning}" for warning in found["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _of_encoder(provenance: dict[str, Any]) -> str:
+    return f", {provenance['encoder']} encoder" if "encoder" in provenance else ""
 
 
 def widened_text(stored_as: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mocobench.runtime.errors import UserError
 from transfer.backbone import IMAGENET_RGB, InputSpec, Provenance
 from transfer.container import Content
 from transfer.features import TORCHVISION, Spelling
@@ -70,8 +71,13 @@ class Layout:
         return None
 
     def read(self, content: Content, path: Path, encoder: str | None = None) -> Found:
-        """The weights of one encoder, by default the first; `content` must be in this format."""
-        encoder = encoder or next(iter(self.encoders))
+        """The weights of one encoder, by default the first; `content` must be in this format.
+
+        Raises:
+            UserError: the file has nothing of the encoder.
+        """
+        first = next(iter(self.encoders))
+        encoder = encoder or first
         claimed = self.section(content)
         assert claimed is not None
         own_section, _, start = self.encoders[encoder].rpartition(":")
@@ -84,13 +90,23 @@ class Layout:
             canonical={},
             dropped={},
             input=self.input,
-            provenance=Provenance(path.name, self.format, self.method, _epochs(content, self.first_epoch)),
+            provenance=Provenance(
+                path.name,
+                self.format,
+                encoder=encoder if encoder != first else None,
+                method=self.method,
+                epochs=_epochs(content, self.first_epoch),
+            ),
             encoder=encoder if len(self.encoders) > 1 else None,
             small_stem=self.small_stem,
             stride_in_1x1=self.stride_in_1x1,
             declared_arch=_text(content.values.get("arch")),
         )
         self._sort(found, encoder, start)
+        if not any(unwrapped(name).startswith(start) for name in found.canonical):
+            raise UserError(
+                f"{path}: expected the encoder {encoder}, found no such tensors in the file; leave --encoder out"
+            )
         found.dropped.update(self._other_parts(content, section))
         return found
 
