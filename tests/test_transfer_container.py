@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import save
 
 from mocobench.runtime.errors import UserError
+from tests.transfer_examples import LAYOUTS, narrow_resnets, trained_tensors
 from transfer.container import open_checkpoint
+from transfer.load import load
 
 
 def torch_bytes(value: Any, *, legacy: bool = False) -> bytes:
@@ -104,7 +106,9 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_another_zip_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme", "text")
-    with pytest.raises(UserError, match="found another zip archive"):
+    with pytest.raises(
+        UserError, match=r"found another zip archive .*torch\.save its state_dict\(\) under the keys of its format"
+    ):
         open_checkpoint(tmp_path / "a.zip")
 
 
@@ -128,3 +132,22 @@ def test_torch_files_that_ask_for_other_names_are_refused(tmp_path: Path, legacy
     path.write_bytes(torch_bytes({"hyper_parameters": Path("x")}, legacy=legacy))
     with pytest.raises(UserError, match=r"asks for pathlib\.\w+, which was not run"):
         open_checkpoint(path)
+
+
+def test_what_a_refusal_advises_makes_a_file_that_is_read(tmp_path: Path) -> None:
+    with narrow_resnets():
+        content = LAYOUTS["openmmlab-0"].example(trained_tensors("resnet18")) | {
+            "meta": {"config": Path("x"), "epoch": 7}
+        }
+        torch.save(content, tmp_path / "f.pth")
+        with pytest.raises(
+            UserError,
+            match=r"f\.pth: .*; if you trust it, read it with torch\.load\(\.\.\., weights_only=False\), delete what "
+            r"is neither tensor nor plain value, keep all other keys, and write it with torch\.save$",
+        ):
+            load(tmp_path / "f.pth")
+        trusted = torch.load(tmp_path / "f.pth", weights_only=False)
+        del trusted["meta"]["config"]
+        torch.save(trusted, tmp_path / "f.pth")
+        loaded = load(tmp_path / "f.pth")
+    assert (loaded.format, loaded.backbone.provenance.epochs) == ("openmmlab", 7)

@@ -122,7 +122,8 @@ def _check_torch_zip(path: Path) -> None:
     if not any(name.endswith("/data.pkl") for name in names) or any(name.endswith("/constants.pkl") for name in names):
         raise UserError(
             f"{path}: expected a checkpoint that torch.save wrote, found another zip archive (a TorchScript model?); "
-            "save the model's state_dict() with torch.save"
+            "torch.jit.load it where you trust it and torch.save its state_dict() under the keys of its format, see "
+            "docs/formats.md"
         )
 
 
@@ -146,7 +147,9 @@ def _open_torch(path: Path, *, mapped: bool) -> Content:
     except UnpicklingError as error:
         # torch names what it refuses in its message only.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise (_refused(path, refused[1]) if refused else _damaged(path, error)) from error
+        if refused is None:
+            raise _damaged(path, error) from error
+        raise _refused(path, refused[1], "torch.load(..., weights_only=False)", "torch.save") from error
     except Exception as error:  # a damaged file makes torch's reader trip over anything
         raise _damaged(path, error) from error
 
@@ -155,7 +158,7 @@ def _open_pickle(path: Path) -> Content:
     try:
         return Content("pickle", read_plain_pickle(path))
     except RefusedNameError as error:
-        raise _refused(path, error.name) from error
+        raise _refused(path, error.name, "pickle.load", "pickle.dump") from error
     except Exception as error:  # a damaged file makes the reader trip over anything
         raise _damaged(path, error) from error
 
@@ -170,10 +173,12 @@ def _open_safetensors(path: Path) -> Content:
         raise _damaged(path, error) from error
 
 
-def _refused(path: Path, name: str) -> UserError:
+def _refused(path: Path, name: str, reader: str, writer: str) -> UserError:
+    # The keys around the weights tell the format: a state dict alone would be no file of it any more.
     return UserError(
         f"{path}: expected tensors and plain values only, found a pickle that asks for {name}, which was not run; "
-        "if you trust it, save its state_dict() alone with torch.save"
+        f"if you trust it, read it with {reader}, delete what is neither tensor nor plain value, keep all other keys, "
+        f"and write it with {writer}"
     )
 
 
