@@ -41,7 +41,10 @@ CUSTOM_PROVENANCE = Provenance(
 )
 TAKE_STRIDE_IN_1X1 = ("detectron2", "safetensors")
 WIDE = ("resnet18w2", "resnet50w2", "wide_resnet50_2")
-TAKE_SMALL_STEM = ("moco", "safetensors", "torchvision")
+TAKE_SMALL_STEM = ("safetensors",)
+TAKE_WIDE_BASIC_BLOCKS = ("huggingface", "safetensors")
+TAKE_WIDE_BOTTLENECKS = ("detectron2", "huggingface", "safetensors")
+TAKE_INNER_WIDTH = ("detectron2", "moco", "safetensors", "timm", "torchvision")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -195,7 +198,10 @@ def test_a_target_refuses_what_its_tool_cannot_be(tmp_path: Path, to: str) -> No
     for arch, stride_in_1x1, takes in (
         ("resnet18", False, TARGETS),
         ("resnet18", True, TAKE_STRIDE_IN_1X1),
-        ("resnet18-cifar", False, TAKE_SMALL_STEM),
+        *((f"resnet18{stem}", False, TAKE_SMALL_STEM) for stem in STEMS if stem),
+        ("resnet18w2", False, TAKE_WIDE_BASIC_BLOCKS),
+        ("resnet50w2", False, TAKE_WIDE_BOTTLENECKS),
+        ("wide_resnet50_2", False, TAKE_INNER_WIDTH),
     ):
         backbone = Backbone(arch, trained_tensors(arch), CUSTOM_INPUT, CUSTOM_PROVENANCE, stride_in_1x1)
         assert is_written(target, backbone, tmp_path / "out") == (to in takes), arch

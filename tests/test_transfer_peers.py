@@ -58,18 +58,25 @@ def test_timm(tmp_path: Path, arch: str) -> None:
     assert_same_function(loaded, again)
 
 
-@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
-def test_huggingface(tmp_path: Path, layer_type: str) -> None:
+@pytest.mark.parametrize(
+    ("layer_type", "width", "arch"),
+    [("basic", 1, "resnet18"), ("basic", 2, "resnet18w2"), ("bottleneck", 1, "resnet50")],
+)
+def test_huggingface(tmp_path: Path, layer_type: str, width: int, arch: str) -> None:
     transformers = pytest.importorskip("transformers")
-    sizes = [64, 128, 256, 512] if layer_type == "basic" else [256, 512, 1024, 2048]
-    depths = [2, 2, 2, 2] if layer_type == "basic" else [3, 4, 6, 3]
-    config = transformers.ResNetConfig(layer_type=layer_type, depths=depths, hidden_sizes=sizes)
+    first = (64 if layer_type == "basic" else 256) * width
+    config = transformers.ResNetConfig(
+        layer_type=layer_type,
+        depths=[2, 2, 2, 2] if layer_type == "basic" else [3, 4, 6, 3],
+        embedding_size=64 * width,
+        hidden_sizes=[first, 2 * first, 4 * first, 8 * first],
+    )
     classifier = as_trained(transformers.ResNetForImageClassification(config))
     owner = classifier.resnet
     for name, network in {"model": owner, "classifier": classifier}.items():
         network.save_pretrained(tmp_path / name)
         loaded = load(tmp_path / name / "model.safetensors")
-        assert loaded.format == "huggingface"
+        assert (loaded.format, loaded.backbone.arch) == ("huggingface", arch)
         assert_same_function(loaded, lambda x: owner(x).pooler_output)
     config.save_pretrained(tmp_path / "out")
     convert(tmp_path / "classifier" / "model.safetensors", tmp_path / "out" / "model.safetensors", to="huggingface")

@@ -14,12 +14,11 @@ OUTPUTS = ("stem", "res2", "res3", "res4", "res5")
 def run_by_detectron2(loaded: Loaded, images: torch.Tensor) -> dict[str, torch.Tensor] | None:
     """What every stage of Detectron2's ResNet makes of prepared images, see `features`.
 
-    None without Detectron2, or for a widened ResNet-18 or 34, which it does not build.
-
-    The weights are those of the file, under the file's own names, and every one of them must find its place.
+    None without Detectron2. The weights are those of the file, under the file's own names, and every one of them must
+    find its place.
     """
     arch = parse_arch(loaded.backbone.arch)
-    if why_no_detectron2() or (arch.width > 1 and not arch.has_bottlenecks):
+    if why_no_detectron2():
         return None
     from detectron2.config import get_cfg
     from detectron2.modeling import build_backbone

@@ -99,7 +99,9 @@ WRITING = """
 Every target is read back, and the features of source and target are compared after the stem and each stage, before a
 file gets its name: the target is run under its own names, as the benchmarks run it and, in Detectron2's format, by the
 embedded engine (a ResNet-50) and by Detectron2 itself where it is installed. A target refuses what its tool's own
-network cannot be: a stride in the 1x1 convolutions, a 3x3 stem.
+network cannot be: a 3x3 stem; a stride in the 1x1 convolutions (not `detectron2`); and networks as wide as `resnet50w2`
+(`moco`, `timm`, `torchvision`), `resnet18w2` (`detectron2`) or `wide_resnet50_2` (`huggingface`). `safetensors`, the
+project's own, takes everything.
 """
 ADDING = """
 ## Add a format

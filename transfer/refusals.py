@@ -1,4 +1,4 @@
-"""What a tool's own ResNet cannot be: weights for it would load and be used wrongly."""
+"""What a tool's own ResNet cannot be: weights for it would not load, or load and be used wrongly."""
 
 from mocobench.runtime.errors import UserError
 from transfer.arch import STEMS, parse_arch
@@ -19,5 +19,25 @@ def refuse_small_stem(backbone: Backbone, tool: str) -> None:
     if parse_arch(backbone.arch).stem != STEMS[""]:
         raise UserError(
             f"{backbone.provenance.source}: expected a 7x7 stem, as {tool} has it, found a {backbone.arch} with a 3x3 "
-            "stem for small pictures; convert to safetensors or moco"
+            "stem for small pictures; convert to safetensors"
+        )
+
+
+def refuse_width(backbone: Backbone, tool: str) -> None:
+    """Raise a UserError if every convolution is wider than in the tool's ResNets."""
+    arch = parse_arch(backbone.arch)
+    if arch.width > 1:
+        raise UserError(
+            f"{backbone.provenance.source}: expected the width of a resnet{arch.depth}, as {tool} has it, found a "
+            f"{arch.name}, {arch.width} times as wide throughout; convert to safetensors"
+        )
+
+
+def refuse_inner_width(backbone: Backbone, tool: str) -> None:
+    """Raise a UserError if the 3x3 convolutions alone are wider than in the tool's ResNets."""
+    arch = parse_arch(backbone.arch)
+    if arch.inner_width > 1:
+        raise UserError(
+            f"{backbone.provenance.source}: expected the inner width of a resnet{arch.depth}, as {tool} has it, found "
+            f"a {arch.name}, {arch.inner_width} times as wide in its 3x3 convolutions; convert to safetensors"
         )

@@ -8,11 +8,12 @@ import pickle
 from pathlib import Path
 
 import mocobench
+from transfer.arch import parse_arch
 from transfer.backbone import Backbone
 from transfer.detectron2_names import DETECTRON2_NAMES
 from transfer.detectron2_trunk import run_by_detectron2
 from transfer.metadata import KEY, metadata_json
-from transfer.refusals import refuse_small_stem
+from transfer.refusals import refuse_small_stem, refuse_width
 
 SUMMARY = "weight pickle for Detectron2's MODEL.WEIGHTS"
 SUFFIX = ".pkl"
@@ -24,9 +25,11 @@ def write(backbone: Backbone, path: Path) -> None:
     """Write the trunk under Detectron2's names as float32 arrays, BN counters as int64.
 
     Raises:
-        UserError: the stem is 3x3, which Detectron2's ResNets do not have.
+        UserError: the stem is 3x3 or a ResNet-18 or 34 is wider, which Detectron2's do not have.
     """
     refuse_small_stem(backbone, "Detectron2")
+    if not parse_arch(backbone.arch).has_bottlenecks:
+        refuse_width(backbone, "Detectron2")
     content = {
         "model": {DETECTRON2_NAMES.theirs(name): tensor.numpy() for name, tensor in backbone.tensors.items()},
         "__author__": f"{KEY} {mocobench.__version__} {metadata_json(backbone)}",
