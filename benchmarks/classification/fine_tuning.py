@@ -21,7 +21,7 @@ from benchmarks.classification.linear import epoch_order
 from benchmarks.classification.semi_protocol import SemiProtocol
 from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import RunContext
-from benchmarks.detection.curve_log import CurveLog
+from benchmarks.curve_log import CurveLog
 from mocobench.runtime.device import autocast
 from mocobench.runtime.distributed import part_sizes, rank, sum_gradients, sum_over_ranks
 from mocobench.runtime.errors import UserError

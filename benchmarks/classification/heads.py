@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from benchmarks.classification.data import Batch
 from mocobench.runtime.seeds import torch_generator
 
-OPTIMIZERS = ("sgd", "nesterov", "lars")
 LARS_TRUST, LARS_EPSILON = 0.001, 1e-8  # SimSiam's main_lincls.py and the LARC of apex, which it uses
 EVALUATION_LOGITS = 2**22  # at most so many at a time
 

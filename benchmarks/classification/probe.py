@@ -15,7 +15,7 @@ from benchmarks.classification.data import Batch
 from benchmarks.classification.heads import LinearHeads, Solver, make_classifier, topk_accuracies
 from benchmarks.classification.probe_record import ProbeRun, curve_points
 from benchmarks.classification.protocol import LinearProtocol
-from benchmarks.detection.curve_log import CurveLog
+from benchmarks.curve_log import CurveLog
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress, say

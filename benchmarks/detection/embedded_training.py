@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.context import RunContext
-from benchmarks.detection.curve_log import CurveLog
+from benchmarks.curve_log import CurveLog
 from benchmarks.detection.embedded.precise_bn import set_precise_statistics
 from benchmarks.detection.embedded.rcnn import RCNN
 from benchmarks.detection.embedded.solver import build_optimizer, learning_rate_factor
