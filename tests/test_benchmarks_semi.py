@@ -64,12 +64,23 @@ def test_a_list_names_the_labelled_images(bright_and_dark: Path, tmp_path: Path)
     file.write_text("d5.png\n")
     context = replace(CONTEXT, label_list=file)
     assert labelled_part(train, SMALL, context).paths == (bright_and_dark / "train" / "dark" / "d5.png",)
-    for text, found in (("d5.png\nno.png\n", "no.png, which is not there"), ("", "none"), ("d5.png d5.png", "twice")):
+    for text, found in (("d5.png\nno.png\n", "no.png, which is not there"), ("", "none"), ("d5.png\nd5.png", "twice")):
         file.write_text(text)
         with pytest.raises(UserError, match=rf"--label-list .*labels\.txt: expected names of images .*{found}"):
             labelled_part(train, SMALL, context)
     with pytest.raises(UserError, match="expected the names of images, one per line, found"):
         labelled_part(train, SMALL, replace(CONTEXT, label_list=tmp_path / "nowhere.txt"))
+
+
+def test_names_in_a_list_may_have_spaces(bright_and_dark: Path, tmp_path: Path) -> None:
+    folder = bright_and_dark / "train"
+    (folder / "bright" / "0.png").rename(folder / "bright" / "photo 1.png")
+    (folder / "dark").rename(folder / "very dark")
+    (bright_and_dark / "val" / "dark").rename(bright_and_dark / "val" / "very dark")
+    file = tmp_path / "labels.txt"
+    file.write_bytes(b"  photo 1.png \r\n\r\nvery dark/2.png")
+    found = labelled_part(read_splits(bright_and_dark).train, SMALL, replace(CONTEXT, label_list=file))
+    assert found.paths == (folder / "bright" / "photo 1.png", folder / "very dark" / "2.png")
 
 
 @pytest.mark.parametrize(

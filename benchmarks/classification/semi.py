@@ -122,9 +122,10 @@ def labelled_part(train: LabelledImages, protocol: SemiProtocol, context: RunCon
         return train.select(drawn.tolist())
     path = context.label_list
     try:
-        names = path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--label-list {path}: expected the names of images, one per line, found {error}") from error
+    names = [name for line in lines if (name := line.strip())]
     positions: dict[str, list[int]] = {}
     for index in range(len(train)):
         name = train.name(index)
