@@ -229,6 +229,29 @@ def test_a_broken_annotation_file_is_named_whatever_happens_to_objects(
         assert fault in message(tmp_path, on_bad_annotation=action)
 
 
+@pytest.mark.parametrize("encoding", ["GB2312", "GBK", "Big5", "Shift-JIS", "EUC-JP", "UTF-16", "UTF-8"])
+def test_an_annotation_is_read_in_the_encoding_that_it_declares(tmp_path: Path, encoding: str) -> None:
+    add_image(tmp_path, "a", object_xml(name="大犬"))
+    for annotation in (tmp_path / "Annotations").iterdir():
+        text = f"<?xml version='1.0' encoding='{encoding}'?>\n{annotation.read_text()}"
+        annotation.write_bytes(text.encode(encoding))
+    assert read(tmp_path).train.classes == ("大犬",)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "fault"),
+    [
+        ("GBK", "'gbk' codec can't decode byte 0xff in position "),
+        ("klingon", "unknown encoding: klingon; mend"),
+    ],
+)
+def test_an_annotation_that_is_not_as_it_declares_is_named(tmp_path: Path, encoding: str, fault: str) -> None:
+    add_image(tmp_path, "a", object_xml())
+    declaration = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
+    (tmp_path / "Annotations/a.xml").write_bytes(declaration + b"<annotation><name>\xff\xff</name></annotation>")
+    assert f"a.xml: expected XML, found {fault}" in message(tmp_path)
+
+
 def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
     add_image(tmp_path, "a", object_xml())
     (tmp_path / "JPEGImages/a.jpg").write_text("<html>not found</html>")

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,6 +24,7 @@ VOC_CLASSES = (
 )
 UNREADABLE = ": cannot be read"  # after the name of an image that is left out
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+ENCODING = re.compile(rb"""<\?xml[^>]*\bencoding\s*=\s*["']([\w.-]+)""")
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ def parse_annotation(files: VocFiles, bad: BadAnnotations) -> VocAnnotation:
     """
     content = files.annotation.read_bytes()
     try:
-        root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+        root = _parse_xml(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: it cannot be decoded as declared
         raise UserError(f"{files.annotation}: expected XML, found {error}; mend or remove it") from error
     sides = [_number(root, f"size/{side}") for side in ("width", "height")]
     if not all(side is not None and side >= 1 and side == int(side) for side in sides):
@@ -153,6 +155,17 @@ def parse_annotation(files: VocFiles, bad: BadAnnotations) -> VocAnnotation:
         elif found:
             objects.append(found)
     return VocAnnotation(files, hashlib.sha256(content).digest(), width, height, tuple(objects))
+
+
+def _parse_xml(content: bytes) -> ElementTree.Element:
+    """The root element; the parser itself knows none of the encodings of several bytes a character but Unicode's."""
+    declared = ENCODING.match(content)
+    try:
+        return ElementTree.fromstring(content)
+    except ValueError:
+        if declared is None:
+            raise
+        return ElementTree.fromstring(content.decode(declared[1].decode()))
 
 
 def _parse_object(number: int, element: ElementTree.Element) -> VocObject | None:
