@@ -1,5 +1,7 @@
 """What loading workers pass on where there is no room for it, and a worker that dies: one line, and no waiting."""
 
+import contextlib
+import io
 import os
 import re
 import resource
@@ -15,13 +17,15 @@ from processes import in_processes
 from tiny_pretraining import draw_pictures, make_run, run_tiny
 from torch import nn
 
+import benchmarks.detection.input
 import pretrain.data
 from benchmarks.classification.data import CenterView, image_batches
 from benchmarks.detection.input import inference_batches
 from benchmarks.detection.protocol import VOC_PROTOCOLS
 from benchmarks.detection.records import LabelledImage
+from mocobench.cli import main
 from mocobench.runtime.errors import UserError
-from mocobench.runtime.images import list_image_folder
+from mocobench.runtime.images import ImageFolder, list_image_folder
 from mocobench.runtime.workers import lost_workers_are_named
 from pretrain.data import OwnParts, load_batches
 from pretrain.images import training_images
@@ -72,19 +76,49 @@ def test_a_batch_without_room_is_an_error_and_no_waiting(load, tmp_path: Path) -
     ), said
 
 
+LOST = (
+    r"--workers: expected the loading workers to stay until the end, found DataLoader worker .* (is killed by signal: "
+    r"Killed\.|exited unexpectedly); if memory ran out, use fewer --workers or give the machine or container more of it"
+)
+
+
+def die(*arguments: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def lose_a_worker(data: Path, out: Path) -> None:
-    pretrain.data.read_image = lambda images, index: os.kill(os.getpid(), signal.SIGKILL)
+    pretrain.data.read_image = die
     run_tiny(data, out, num_workers=1)
 
 
 def test_training_whose_worker_is_killed_ends_with_what_to_do(tmp_path: Path) -> None:
     ((_, said),) = in_processes(1, lose_a_worker, draw_pictures(tmp_path / "pictures"), tmp_path / "out")
-    assert re.fullmatch(
-        r"UserError: --workers: expected the loading workers to stay until the end, found DataLoader worker .* "
-        r"(is killed by signal: Killed\.|exited unexpectedly); if memory ran out, use fewer workers or give the "
-        r"machine or container more",
-        said,
-    ), said
+    assert re.fullmatch(f"UserError: {LOST}", said), said
+
+
+def lose_a_worker_of_bench(task: str, data: Path, results: Path) -> tuple[int, str]:
+    ImageFolder.read = benchmarks.detection.input.read_rgb = die
+    command = ["bench", *task.split(), "--protocol", "smoke", "--backbone", "random", "--device", "cpu"]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main([*command, "--data", str(data), "--results", str(results), "--workers", "1"])
+    return code, said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("task", "data"),
+    [
+        ("imagenet-linear --arch resnet18", "bright_and_dark"),
+        ("imagenet-semi --arch resnet18", "bright_and_dark"),
+        ("voc-svm --arch resnet18", "voc"),
+        ("voc-detection --engine embedded", "voc"),
+    ],
+)
+def test_a_task_whose_worker_is_killed_ends_with_what_to_do(
+    task: str, data: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(data)
+    ((_, (code, said)),) = in_processes(1, lose_a_worker_of_bench, task, folder, tmp_path / "results")
+    assert (code, bool(re.fullmatch(f"error: {LOST}", said.splitlines()[-1]))) == (2, True), said
 
 
 def test_other_errors_pass() -> None:

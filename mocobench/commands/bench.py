@@ -108,6 +108,7 @@ def _bench(args: argparse.Namespace) -> None:
     from mocobench.runtime.detectron2 import detectron2_precision
     from mocobench.runtime.device import choose_device, choose_precision
     from mocobench.runtime.distributed import process_group
+    from mocobench.runtime.workers import lost_workers_are_named
 
     if getattr(args, "visualize", 0) and args.out is None:
         raise UserError(f"--visualize {args.visualize}: expected a folder for the pictures, found none; add --out DIR")
@@ -136,7 +137,7 @@ def _bench(args: argparse.Namespace) -> None:
     asked = detectron2_precision(args.precision) if engine == "detectron2" else args.precision
     chosen = {"device": device, "precision": choose_precision(asked, device), "num_workers": args.workers}
     given = {f.name: getattr(args, f.name) for f in fields(RunContext) if hasattr(args, f.name)}
-    with process_group(device):
+    with process_group(device), lost_workers_are_named():
         run_trials(request, RunContext(**(given | chosen)), num_trials=args.trials)
 
 

@@ -59,5 +59,5 @@ def lost_workers_are_named() -> Iterator[None]:
             raise
         raise UserError(
             f"--workers: expected the loading workers to stay until the end, found {str(error).splitlines()[0].strip()}"
-            "; if memory ran out, use fewer workers or give the machine or container more"
+            "; if memory ran out, use fewer --workers or give the machine or container more of it"
         ) from error
