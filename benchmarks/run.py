@@ -135,12 +135,14 @@ def run_plan(plan: Plan, *, backbone: "Backbone", backbone_name: str, data: Path
     it. With `context.out`, the metrics go to TensorBoard there.
 
     Raises:
-        UserError: whatever the task finds wrong with its data.
+        UserError: the folder holds another run, and whatever the task finds wrong with its data.
     """
+    from benchmarks.run_folder import claim_folder
     from mocobench.runtime.environment import code_version, environment_stamp, peak_memory_bytes, reset_peak_memory
     from mocobench.runtime.seeds import seed_everything
 
     context = plan.context
+    claim_folder(backbone, plan.protocol, context)
     seed_everything(context.seed)
     reset_peak_memory(context.device)
     code = code_version()  # before the run: the files may change while it lasts

@@ -39,3 +39,7 @@ def test_the_example_is_a_task(with_the_example: None, bright_and_dark: Path, tm
     assert json.loads(path.read_text())["details"]["per_class"]["dark"]["images"] == 3
     assert len(list((tmp_path / "features").iterdir())) == 2
     assert (tmp_path / "out" / "confusion.png").exists()
+    # Without a word of the task about it, its folder is its own.
+    again = [*command, "--seed", "1", *folders, "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(again) == 2
+    assert "found backbone " in capsys.readouterr().err

@@ -13,6 +13,8 @@ import torch
 from processes import in_processes
 from tiny_classification import die_while_writing_features, run_tiny
 
+from benchmarks.run_folder import NOTE
+
 FILES = {"linear": "probe_last.pth", "sweep": "probe_last.pth", "semi": "fine_tuned_last.pth"}
 CURVES = {"linear": "probe_curve.jsonl", "sweep": "probe_curve.jsonl", "semi": "fine_tuning_curve.jsonl"}
 
@@ -51,18 +53,8 @@ def test_a_killed_run_ends_as_one_that_was_not(bright_and_dark: Path, tmp_path: 
     assert leaves(kept(task, out)) == leaves(kept(task, whole))
     assert curve(task, out) == curve(task, whole)
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith("events")) == sorted(
-        ["confusion.png", CURVES[task], FILES[task]]
+        [NOTE, "confusion.png", CURVES[task], FILES[task]]
     )
-
-
-def test_tasks_that_share_a_folder_leave_one_another_their_curves(bright_and_dark: Path, tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text("of another run\n")
-    call("linear", bright_and_dark, tmp_path)
-    linear = curve("linear", tmp_path)
-    call("semi", bright_and_dark, tmp_path)
-    assert curve("linear", tmp_path) == linear
-    assert (len(linear), len(curve("semi", tmp_path))) == (5, 3)
-    assert (tmp_path / "metrics.jsonl").read_text() == "of another run\n"
 
 
 def test_processes_go_on_too(bright_and_dark: Path, tmp_path: Path) -> None:
@@ -78,27 +70,33 @@ def test_a_finished_run_is_not_trained_again(bright_and_dark: Path, tmp_path: Pa
     assert asdict(call("linear", bright_and_dark, tmp_path, kill_at=1)) == asdict(expected)
 
 
-def test_a_run_of_other_settings_is_refused(bright_and_dark: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("judge", [NOTE, "probe_last.pth"])
+def test_a_run_of_other_settings_is_refused(judge: str, bright_and_dark: Path, tmp_path: Path) -> None:
+    """By the note, or by the checkpoint where an older version left none."""
     in_processes(1, run_tiny, "linear", bright_and_dark, tmp_path, kill_at=6)
+    if judge != NOTE:
+        (tmp_path / NOTE).unlink()
     before = (tmp_path / FILES["linear"]).read_bytes()
     other = call("linear", bright_and_dark, tmp_path, differing={"momentum": 0.8}, context={"seed": 3})
     assert other == (
-        f"UserError: {tmp_path}/probe_last.pth: expected a run of the same settings, found momentum 0.9 there, 0.8 "
-        "asked; seed 0 there, 3 asked; use another --out"
+        f"UserError: {tmp_path}/{judge}: expected a run of the same settings, found seed 0 there, 3 asked; momentum "
+        "0.9 there, 0.8 asked; use another --out"
     )
+    wider = call("linear", bright_and_dark, tmp_path, arch="resnet50")
+    assert f"{judge}: expected a run of the same settings, found arch resnet18 there, resnet50 asked; backbone" in wider
     never = call("linear", bright_and_dark, tmp_path, context={"resume": "never"})
-    assert never.startswith(f"UserError: --resume never: {tmp_path}/probe_last.pth exists; choose another --out")
+    assert never.startswith(f"UserError: --resume never: {tmp_path}/{judge} exists; choose another --out")
     (bright_and_dark / "train" / "dark" / "0.png").unlink()
     assert "found train list 12 images, " in call("linear", bright_and_dark, tmp_path)
     assert (tmp_path / FILES["linear"]).read_bytes() == before
 
 
-def test_a_head_of_other_features_is_one_line(bright_and_dark: Path, tmp_path: Path) -> None:
+def test_another_run_is_refused_before_any_image_is_read(bright_and_dark: Path, tmp_path: Path) -> None:
     in_processes(1, run_tiny, "linear", bright_and_dark, tmp_path, kill_at=6)
-    assert call("linear", bright_and_dark, tmp_path, arch="resnet50") == (
-        f"UserError: {tmp_path}/probe_last.pth: expected a classifier of 2048 features, as many as the backbone has, "
-        "found one of 512; go on with the backbone that it was trained on, or use another --out"
-    )
+    for image in (bright_and_dark / "val").rglob("*.png"):
+        image.write_bytes(b"unreadable")
+    for change in ({"differing": {"momentum": 0.8}}, {"context": {"resume": "never"}}):
+        assert NOTE in call("linear", bright_and_dark, tmp_path, **change)
 
 
 def test_a_damaged_checkpoint_is_one_line(bright_and_dark: Path, tmp_path: Path) -> None:

@@ -16,15 +16,18 @@ from benchmarks.context import Measurement, RunContext
 from benchmarks.detection import detectron2_engine
 from benchmarks.detection.detectron2_data import Batches, registered, training_batches
 from benchmarks.detection.detectron2_evaluation import build_evaluator
+from benchmarks.detection.detectron2_training import OLDER_NOTE
 from benchmarks.detection.detectron2_weights import compare_with_file, load_start
 from benchmarks.detection.embedded_model import build_model, load_detector
 from benchmarks.detection.protocol import (
     COCO_PROTOCOLS,
     VOC_PAPER,
     VOC_PROTOCOLS,
+    DetectionProtocol,
 )
 from benchmarks.detection.records import DetectionData, DetectionSet
 from benchmarks.detection.voc_data import read_voc
+from benchmarks.run_folder import NOTE
 from benchmarks.tasks import coco_detection, voc_detection
 from mocobench.runtime.errors import UserError
 from tests.tiny_detectron2 import SPEC, config
@@ -177,22 +180,54 @@ def test_coco_run_answers_as_the_embedded_engines(coco: Path, backbone: Backbone
     assert theirs.details["mask_format"] == "polygon"
 
 
-def test_a_stopped_run_goes_on_and_another_is_refused(voc: Path, backbone: Backbone, tmp_path: Path) -> None:
-    protocol = replace(VOC_PROTOCOLS["smoke"], **TINY)
-    context = replace(CPU, engine="detectron2", out=tmp_path / "out", checkpoint_every=2)
+def stop_in_iteration_4(voc: Path, backbone: Backbone, protocol: DetectionProtocol, context: RunContext) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Batches, "__iter__", stopping_after(3))
         with pytest.raises(KeyboardInterrupt):
             voc_detection.run(backbone, voc, protocol, context)
-    with pytest.raises(UserError, match=r"detectron2_run.json: expected a run of the same settings.*seed.*4"):
+
+
+@pytest.mark.parametrize("judge", [NOTE, "model_0000001.pth", OLDER_NOTE])
+def test_a_stopped_run_goes_on_and_another_is_refused(
+    judge: str, voc: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    """By the folder's note; without one by the checkpoint; with one of an older version by the note beside it."""
+    out, protocol = tmp_path / "out", replace(VOC_PROTOCOLS["smoke"], **TINY)
+    context = replace(CPU, engine="detectron2", out=out, checkpoint_every=2)
+    stop_in_iteration_4(voc, backbone, protocol, context)
+    if judge != NOTE:
+        (out / NOTE).unlink()
+    if judge == OLDER_NOTE:
+        checkpoint = torch.load(out / "model_0000001.pth", weights_only=True)
+        (out / OLDER_NOTE).write_text(json.dumps(checkpoint["curve"].pop("run")))
+        torch.save(checkpoint, out / "model_0000001.pth")
+    file = NOTE if judge == NOTE else "model_0000001.pth"
+    with pytest.raises(UserError, match=rf"{file}: expected a run of the same settings, found seed 3 there, 4 asked;"):
         voc_detection.run(backbone, voc, protocol, replace(context, seed=4))
-    with pytest.raises(UserError, match=r"--resume never: .* holds a run of Detectron2"):
+    with pytest.raises(UserError, match=rf"--resume never: \S+{file} exists"):
         voc_detection.run(backbone, voc, protocol, replace(context, resume="never"))
     resumed = voc_detection.run(backbone, voc, protocol, context)
     assert "from iteration 2;" in resumed.details["resumed"]
     (point,) = resumed.details["loss_curve"]
     assert point["iteration"] == 4
     assert point["learning_rate"] == pytest.approx(0.1 * protocol.learning_rate)  # the schedule went on, too
+
+
+def test_the_embedded_engine_does_not_go_on_with_detectron2s_run(voc: Path, backbone: Backbone, tmp_path: Path) -> None:
+    protocol = replace(VOC_PROTOCOLS["smoke"], **TINY)
+    context = replace(CPU, engine="detectron2", out=tmp_path / "out", checkpoint_every=2)
+    stop_in_iteration_4(voc, backbone, protocol, context)
+    with pytest.raises(UserError, match=r"same settings, found engine detectron2 there, embedded asked; use another"):
+        voc_detection.run(backbone, voc, protocol, replace(context, engine="embedded"))
+
+
+def test_a_checkpoint_of_detectron2_alone_is_refused(voc: Path, backbone: Backbone, tmp_path: Path) -> None:
+    torch.save({"model": {}, "iteration": 1}, tmp_path / "model_0000001.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    with pytest.raises(UserError, match=r"model_0000001.pth: expected what `mocobench bench` wrote, found KeyError"):
+        voc_detection.run(
+            backbone, voc, replace(VOC_PROTOCOLS["smoke"], **TINY), replace(CPU, engine="detectron2", out=tmp_path)
+        )
 
 
 def stopping_after(num_batches: int) -> Any:

@@ -17,7 +17,7 @@ def run(*arguments: Any, **keywords: Any) -> Any:
 
 def test_a_trained_detector_finds_what_it_found(tmp_path: Path) -> None:
     trained = run(tmp_path / "data", tmp_path / "out")
-    again = run(tmp_path / "data", tmp_path / "out", detector=tmp_path / "out/model_final.pth", seed=7)
+    again = run(tmp_path / "data", tmp_path / "again", detector=tmp_path / "out/model_final.pth", seed=7)
     assert trained.curve
     assert again.curve == ()
     assert sum(len(found.scores) for found in trained.detections) > 0

@@ -23,6 +23,7 @@ from benchmarks.detection.embedded_checkpoint import Checkpoint, save_checkpoint
 from benchmarks.detection.embedded_detection import to_detections
 from benchmarks.detection.embedded_parts import Parts, batches_of_parts, cut_batch, sample_generator
 from benchmarks.detection.records import Detections, LabelledImage
+from benchmarks.run_folder import NOTE
 from mocobench.runtime.errors import UserError
 
 
@@ -210,7 +211,7 @@ def test_a_run_killed_again_and_again_ends_as_if_never_stopped(squares: Path, tm
     for name in ("detector_curve.jsonl", "detections.jsonl"):
         assert (out / name).read_text() == (whole / name).read_text(), name
     names = {path.name for path in out.iterdir() if not path.name.startswith("events.out.tfevents.")}
-    assert names == {"detector_curve.jsonl", "detections.jsonl", "model_final.pth"}
+    assert names == {NOTE, "detector_curve.jsonl", "detections.jsonl", "model_final.pth"}
 
 
 def test_what_a_run_leaves(squares: Path, tmp_path: Path, tiny: None) -> None:
@@ -228,22 +229,44 @@ def test_what_a_run_leaves(squares: Path, tmp_path: Path, tiny: None) -> None:
     assert "train/learning_rate" in events.Tags()["scalars"]
 
 
-def test_a_folder_of_another_run_is_refused(squares: Path, tmp_path: Path, tiny: None) -> None:
+@pytest.mark.parametrize("judge", [NOTE, "model_final.pth"])
+def test_a_folder_of_another_run_is_refused(judge: str, squares: Path, tmp_path: Path, tiny: None) -> None:
+    """By the note, or by the checkpoint where an older version left none."""
     out = tmp_path / "out"
     run_tiny(squares, out, iterations=1, precise_bn_batches=0)
-    differs = (
-        r"model_final\.pth: expected a run of the same settings, found iterations 1 there, 2 asked; seed 0 there, 1"
-    )
+    if judge != NOTE:
+        (out / NOTE).unlink()
+    differs = rf"{judge}: expected a run of the same settings, found seed 0 there, 1 asked; iterations 1 there, 2 asked"
     with pytest.raises(UserError, match=differs):
         run_tiny(squares, out, iterations=2, precise_bn_batches=0, seed=1)
-    with pytest.raises(UserError, match=r"--resume never: \S+model_final\.pth exists; choose another --out"):
+    with pytest.raises(UserError, match=rf"--resume never: \S+{judge} exists; choose another --out"):
         run_tiny(squares, out, iterations=1, precise_bn_batches=0, resume="never")
-    torch.save({"model": {}}, out / "model_final.pth")
+    outcome = run_tiny(squares, out, iterations=1, precise_bn_batches=0)
+    assert outcome.details["resumed"].startswith("from iteration 1")
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(squares: Path, tmp_path: Path, tiny: None) -> None:
+    """It says less of its run, and there is no note beside it."""
+    out = tmp_path / "out"
+    run_tiny(squares, out, iterations=1, precise_bn_batches=0)
+    (out / NOTE).unlink()
+    content = torch.load(out / "model_final.pth", weights_only=True)
+    for name in ("engine", "detector", "arch"):
+        del content["mocobench"]["run"][name]
+    torch.save(content, out / "model_final.pth")
+    outcome = run_tiny(squares, out, iterations=1, precise_bn_batches=0)
+    assert outcome.details["resumed"].startswith("from iteration 1")
+
+
+def test_a_damaged_checkpoint_is_one_line(squares: Path, tmp_path: Path, tiny: None) -> None:
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "model_final.pth"
+    torch.save({"model": {}}, file)
     with pytest.raises(UserError, match=r"model_final\.pth: expected what `mocobench bench` wrote, found KeyError"):
-        run_tiny(squares, out)
-    (out / "model_final.pth").write_bytes(b"<html>")
+        run_tiny(squares, tmp_path / "out")
+    file.write_bytes(b"<html>")
     with pytest.raises(UserError, match=r"model_final\.pth: expected what `mocobench bench` wrote"):
-        run_tiny(squares, out)
+        run_tiny(squares, tmp_path / "out")
 
 
 def save_on_a_full_disk(out: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.context import RunContext
 from benchmarks.detection import embedded_detection, embedded_engine, embedded_model, embedded_training
 from benchmarks.detection.embedded import resnet
-from benchmarks.detection.engine import Outcome
+from benchmarks.detection.engine import Outcome, run_engine
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData, DetectionSet, LabelledImage
 from benchmarks.result import DataIdentity, SplitIdentity
@@ -48,7 +48,9 @@ PROTOCOL = DetectionProtocol(
     learning_rate=0.01,
     precise_bn_batches=3,
 )
-CONTEXT = RunContext(seed=0, device=torch.device("cpu"), precision="fp32", num_workers=0, checkpoint_every=2)
+CONTEXT = RunContext(
+    seed=0, device=torch.device("cpu"), precision="fp32", num_workers=0, engine="embedded", checkpoint_every=2
+)
 
 
 def use_tiny_model(patch: Callable[[Any, str, Any], None]) -> None:
@@ -111,7 +113,7 @@ def run_tiny(data: Path, out: Path | None, *, kill: tuple[str, int] | None = Non
     fields = {f for f in PROTOCOL.__dataclass_fields__ if f in changes}
     protocol = replace(PROTOCOL, **{name: changes.pop(name) for name in fields})
     backbone = random_backbone("resnet18", seed=0)  # whose weights the tiny model does not take
-    return embedded_engine.run(backbone, draw_squares(data), protocol, replace(CONTEXT, out=out, **changes))
+    return run_engine(backbone, draw_squares(data), protocol, replace(CONTEXT, out=out, **changes))
 
 
 def _die_in_call(name: str, call: int) -> None:

@@ -1,15 +1,15 @@
-"""What a run leaves in its folder to go on from after a kill, and how a run of other settings is refused."""
+"""What a run leaves in its folder to go on from after a kill."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.context import RunContext
-from benchmarks.protocol import settings_of, show
 from benchmarks.result import DataIdentity
-from mocobench.runtime.distributed import gather_objects, is_main, world_size
+from benchmarks.run_folder import describe_run, read_own
+from mocobench.runtime.distributed import gather_objects, is_main
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import atomic_file, save_tensors
 from transfer.backbone import Backbone
@@ -23,7 +23,7 @@ class Checkpoints:
     """
 
     path: Path | None = None
-    run: dict[str, str] | None = None
+    run: dict[str, str] = field(default_factory=dict)
     resume: str = "auto"
     every: int = 1000
 
@@ -46,10 +46,7 @@ class Checkpoints:
         """
         if self.path is None:
             return None
-        if is_main():
-            for half_written in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # by a process that was killed
-                half_written.unlink()
-        state = self._read() if self.path.exists() else None
+        state = read_own(self.path, _read, self.run, resume=self.resume) if self.path.exists() else None
         seen = gather_objects(state and (state["epoch"], state["step"]))
         if len(set(seen)) > 1:
             raise UserError(
@@ -57,34 +54,10 @@ class Checkpoints:
             )
         return state
 
-    def _read(self) -> dict[str, Any]:
-        assert self.path is not None
-        assert self.run is not None
-        if self.resume == "never":
-            raise UserError(f"--resume never: {self.path} exists; choose another --out or remove that run")
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            there, state = dict(content["run"]), dict(content["state"])
-        except Exception as error:
-            raise UserError(
-                f"{self.path}: expected what `mocobench bench` wrote, found {type(error).__name__}; use another --out"
-            ) from error
-        sizes = there.get("feature_size"), self.run.get("feature_size")
-        if sizes[0] != sizes[1]:
-            raise UserError(
-                f"{self.path}: expected a classifier of {sizes[1]} features, as many as the backbone has, found one of "
-                f"{sizes[0]}; go on with the backbone that it was trained on, or use another --out"
-            )
-        differs = [
-            f"{name} {there.get(name, 'unset')} there, {self.run.get(name, 'unset')} asked"
-            for name in sorted(there.keys() | self.run.keys())
-            if there.get(name) != self.run.get(name)
-        ]
-        if differs:
-            raise UserError(
-                f"{self.path}: expected a run of the same settings, found {'; '.join(differs)}; use another --out"
-            )
-        return state
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(content["run"]), dict(content["state"])
 
 
 def checkpoints_of(
@@ -93,16 +66,5 @@ def checkpoints_of(
     """Those of a run, in a file of that name in `context.out`."""
     if context.out is None:
         return Checkpoints()
-    lists = {f"{split} list": f"{found.images} images, {found.list_sha256}" for split, found in data.splits.items()}
-    run = {
-        "feature_size": str(backbone.feature_size),
-        "backbone": backbone.digest,
-        "seed": str(context.seed),
-        "device": context.device.type,
-        "precision": context.precision,
-        "processes": str(world_size()),
-        **lists,
-        "protocol": protocol.id,
-        **{name: show(value) for name, value in settings_of(protocol).items()},
-    }
+    run = describe_run(backbone, protocol, context, data)
     return Checkpoints(context.out / name, run, context.resume, context.checkpoint_every)

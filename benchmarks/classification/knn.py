@@ -10,6 +10,7 @@ from benchmarks.classification.protocol import KnnProtocol
 from benchmarks.context import Measurement, RunContext
 from benchmarks.protocol import show
 from benchmarks.result import Metric
+from benchmarks.run_folder import claim_folder
 from mocobench.runtime.distributed import gather_parts, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.memory import out_of_memory_means
@@ -26,9 +27,10 @@ def run_knn(backbone: Backbone, data: Path, protocol: KnnProtocol, context: RunC
     features and the queries. Classes are described at the k nearest to 20, so that none is chosen.
 
     Raises:
-        UserError: bad data, more neighbours than training images, or too little memory.
+        UserError: bad data, a folder of another run, more neighbours than training images, or too little memory.
     """
     splits = read_splits(data)
+    claim_folder(backbone, protocol, context, splits.identity)
     require_enough_neighbors(protocol.neighbors, len(splits.train))
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     view = CenterView(protocol.test_resize, protocol.image_size)

@@ -19,6 +19,7 @@ from benchmarks.classification.readable import unreadable
 from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import Measurement, RunContext
 from benchmarks.result import Metric
+from benchmarks.run_folder import claim_folder
 from mocobench.runtime.distributed import gather_parts, rank, world_size
 from mocobench.runtime.progress import say
 from mocobench.runtime.seeds import torch_generator
@@ -34,9 +35,11 @@ def run_linear(backbone: Backbone, data: Path, protocol: LinearProtocol, context
     `context.out`, goes on from the last checkpoint there, and leaves the curve and a picture of the confusions.
 
     Raises:
-        UserError: bad data, nothing to hold out, or a loss that is not finite, of every head where there are several.
+        UserError: bad data, a folder of another run, nothing to hold out, or a loss that is not finite, of every head
+            where there are several.
     """
     splits = read_splits(data)
+    claim_folder(backbone, protocol, context, splits.identity)
     if len(grid(protocol)) > 1:
         require_some_to_hold_out(splits.train.labels)
     frozen = freeze(backbone, device=context.device, precision=context.precision)

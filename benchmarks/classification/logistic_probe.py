@@ -14,6 +14,7 @@ from benchmarks.classification.logistic import LogisticFit, PrincipalAxes, fit_l
 from benchmarks.classification.protocol import LogisticProtocol
 from benchmarks.context import Measurement, RunContext
 from benchmarks.result import Metric
+from benchmarks.run_folder import claim_folder
 from mocobench.runtime.memory import out_of_memory_means
 from mocobench.runtime.progress import progress
 from transfer.backbone import Backbone
@@ -26,9 +27,11 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     """Classify `data/val` by a regression on `data/train`: top-1 and top-5 accuracy.
 
     Raises:
-        UserError: bad data, nothing to hold out, an optimum that is not reached, or too little memory.
+        UserError: bad data, a folder of another run, nothing to hold out, an optimum that is not reached, or too little
+            memory.
     """
     splits = read_splits(data)
+    claim_folder(backbone, protocol, context, splits.identity)
     require_some_to_hold_out(splits.train.labels)
     frozen = freeze(backbone, device=context.device, precision=context.precision)
     center = CenterView(protocol.test_resize, protocol.image_size)

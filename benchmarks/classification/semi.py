@@ -19,6 +19,7 @@ from benchmarks.classification.torchvision_data import LabelledImages
 from benchmarks.context import Measurement, RunContext
 from benchmarks.protocol import LISTED
 from benchmarks.result import DataIdentity, Metric, SplitIdentity
+from benchmarks.run_folder import claim_folder
 from mocobench.runtime.distributed import gather_parts, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.memory import out_of_memory_means
@@ -34,11 +35,12 @@ def run_semi(backbone: Backbone, data: Path, protocol: SemiProtocol, context: Ru
     With `context.out`, goes on from the last checkpoint there, and leaves the curve and a picture of the confusions.
 
     Raises:
-        UserError: bad data, a bad list, a loss that is not finite, too little memory, or more processes than a batch
-            has passes.
+        UserError: bad data, a bad list, a folder of another run, a loss that is not finite, too little memory, or more
+            processes than a batch has passes.
     """
     require_a_pass_for_each_process(protocol)
     splits, labelled, read = read_semi(data, protocol, context)
+    claim_folder(backbone, protocol, context, read)
     say(f"{len(labelled)} of {len(splits.train)} images are labelled")
     checkpoints = checkpoints_of("fine_tuned_last.pth", backbone, read, protocol, context)
     tuned = fine_tune(backbone, labelled, protocol, context, checkpoints=checkpoints)

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.context import RunContext
 from benchmarks.detection.detectron2_data import POSITION, training_batches
 from benchmarks.detection.detectron2_weights import load_start
-from benchmarks.detection.embedded_checkpoint import describe_run
 from benchmarks.detection.embedded_training import CURVE_STEP
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData, DetectionSet
 from benchmarks.detection.sampler import sampler_seed
+from benchmarks.run_folder import describe_run, read_own
 from mocobench.runtime.distributed import copy_from_main, is_main, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import write_text
@@ -25,15 +26,14 @@ LESS_MEMORY = (
     "use --engine embedded --images-per-pass N, which leaves the batch as it is; or lower --batch-size, "
     "--train-short-sides or --rois-per-image, which change the protocol"
 )
-# Beside Detectron2's checkpoints: the run that they are of.
-RUN_FILE = "detectron2_run.json"
+OLDER_NOTE = "detectron2_run.json"  # beside checkpoints of older versions: the run that they are of
 
 
 class LossCurve:
-    """The loss curve in the embedded engine's shape; a part of Detectron2's checkpoints, so that a resume keeps it."""
+    """The loss curve in the embedded engine's shape, and its `run`: parts of Detectron2's checkpoints, for a resume."""
 
-    def __init__(self, iterations: int) -> None:
-        self.iterations = iterations
+    def __init__(self, iterations: int, run: dict[str, str]) -> None:
+        self.iterations, self.run = iterations, run
         self.points: list[dict[str, float]] = []
         self.since: list[dict[str, float]] = []
 
@@ -46,7 +46,7 @@ class LossCurve:
             self.since = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": self.points, "since": self.since}
+        return {"run": self.run, "points": self.points, "since": self.since}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points, self.since = state["points"], state["since"]
@@ -77,16 +77,19 @@ def fine_tune(
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.utils.env import seed_all_rng
 
-    curve = LossCurve(protocol.iterations)
+    run = describe_run(backbone, protocol, context, data.identity)
+    curve = LossCurve(protocol.iterations, run)
     trainer, scheduler = _build_trainer(model, cfg, context)
     checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=trainer, curve=curve)
     trainer.register_hooks(_hooks(trainer.model, scheduler, checkpointer, curve, cfg, context))
-    run = describe_run(backbone, data.identity, protocol, context)
     start = 0
-    if _has_checkpoint(context, run, config=cfg.dump()):
+    if checkpointer.has_checkpoint():
+        read_own(Path(checkpointer.get_checkpoint_file()), _read, run, resume=context.resume)
         checkpointer.resume_or_load("", resume=True)
         start = trainer.iter + 1
     else:
+        if is_main():
+            write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
         load_start(model, checkpointer, backbone, protocol, file=workspace / "backbone.pkl", seed=context.seed)
     seed_all_rng(cfg.SEED + rank())
     try:
@@ -156,31 +159,10 @@ def _curve_hook(curve: LossCurve) -> Any:
     return CallbackHook(before_train=open_bar, after_step=note, after_train=lambda trainer: bars[0].close())
 
 
-def _has_checkpoint(context: RunContext, run: dict[str, str], *, config: str) -> bool:
-    """Whether Detectron2 left a checkpoint of this very run; where it left none, note the run and its configuration.
-
-    Raises:
-        UserError: the checkpoint is of another run, or of any run when told never to resume.
-    """
-    out = context.out
-    if out is None:
-        return False
-    note, text = out / RUN_FILE, json.dumps(run, indent=2) + "\n"
-    if not (out / "last_checkpoint").exists():
-        if is_main():
-            write_text(note, text)
-            write_text(out / "config.yaml", config)
-        return False
-    if context.resume == "never":
-        raise UserError(f"--resume never: {out} holds a run of Detectron2; choose another --out or remove that run")
-    there = note.read_text(encoding="utf-8") if note.exists() else ""
-    if there != text:
-        differs = sorted(set(there.splitlines()) ^ set(text.splitlines()))
-        raise UserError(
-            f"{note}: expected a run of the same settings, found others: {' '.join(' '.join(differs).split())}; "
-            "use another --out"
-        )
-    return True
+def _read(checkpoint: Path) -> tuple[dict[str, str], None]:
+    """The run that Detectron2's checkpoint is of; Detectron2 itself loads the rest."""
+    curve = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["curve"]
+    return curve.get("run") or json.loads(checkpoint.with_name(OLDER_NOTE).read_text(encoding="utf-8")), None
 
 
 def _diverged(iteration: int, batch: list[dict[str, Any]], train: DetectionSet, found: str) -> UserError:

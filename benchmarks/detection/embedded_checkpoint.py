@@ -10,14 +10,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.context import RunContext
-from benchmarks.detection.protocol import DetectionProtocol
-from benchmarks.protocol import settings_of, show
-from benchmarks.result import DataIdentity
-from mocobench.runtime.distributed import gather_objects, is_main, world_size
+from benchmarks.run_folder import read_own
+from mocobench.runtime.distributed import gather_objects, is_main
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import atomic_file, save_tensors
-from transfer.backbone import Backbone
 
 LAST, FINAL, DETECTIONS = "detector_last.pth", "model_final.pth", "detections.jsonl"
 
@@ -39,25 +35,6 @@ class Checkpoint:
     @property
     def is_final(self) -> bool:
         return self.optimizer is None
-
-
-def describe_run(
-    backbone: Backbone, data: DataIdentity, protocol: DetectionProtocol, context: RunContext
-) -> dict[str, str]:
-    """Everything that the outcome is a function of, by name: two runs that agree in it may continue each other."""
-    lists = {f"{name} list": f"{split.images} images, {split.list_sha256}" for name, split in data.splits.items()}
-    return {
-        "backbone": backbone.digest,
-        "seed": str(context.seed),
-        "device": context.device.type,
-        "precision": context.precision,
-        "processes": str(world_size()),
-        "images_per_pass": str(context.images_per_pass),
-        **lists,
-        "skipped": str(len(data.skipped)),
-        "protocol": protocol.id,
-        **{name: show(value) for name, value in settings_of(protocol).items()},
-    }
 
 
 def save_checkpoint(out: Path | None, run: dict[str, str], checkpoint: Checkpoint) -> None:
@@ -94,35 +71,15 @@ def load_checkpoint(out: Path | None, run: dict[str, str], *, resume: str) -> Ch
     Raises:
         UserError: the folder holds another run, or any run when `resume` is `never`, or the ranks see different ones.
     """
-    found = None
-    if out is not None and is_main():
-        for half_written in out.glob(".*.pth.*.tmp"):  # by a process that was killed
-            half_written.unlink()
     path = next((out / name for name in (FINAL, LAST) if (out / name).exists()), None) if out is not None else None
-    if path is not None:
-        if resume == "never":
-            raise UserError(f"--resume never: {path} exists; choose another --out or remove that run")
-        found = _read(path, run)
+    found = read_own(path, _read, run, resume=resume) if path is not None else None
     seen = gather_objects(found and (found.iteration, found.is_final))
     if len(set(seen)) > 1:
         raise UserError(f"--out {out}: expected a folder that all processes share, found different files in it")
     return found
 
 
-def _read(path: Path, run: dict[str, str]) -> Checkpoint:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        ours = dict(content["mocobench"])
-        there = ours.pop("run")
-        checkpoint = Checkpoint(model=content["model"], optimizer=content.get("optimizer"), **ours)
-    except Exception as error:
-        raise UserError(
-            f"{path}: expected what `mocobench bench` wrote, found {type(error).__name__}; choose another --out"
-        ) from error
-    names = sorted(there.keys() | run.keys())
-    differs = [
-        f"{n} {there.get(n, 'unset')} there, {run.get(n, 'unset')} asked" for n in names if there.get(n) != run.get(n)
-    ]
-    if differs:
-        raise UserError(f"{path}: expected a run of the same settings, found {'; '.join(differs)}; use another --out")
-    return checkpoint
+def _read(path: Path) -> tuple[dict[str, str], Checkpoint]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    ours = dict(content["mocobench"])
+    return ours.pop("run"), Checkpoint(model=content["model"], optimizer=content.get("optimizer"), **ours)

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.context import RunContext
-from benchmarks.detection.embedded_checkpoint import describe_run
 from benchmarks.detection.embedded_detection import detect
 from benchmarks.detection.embedded_model import build_model, load_detector
 from benchmarks.detection.embedded_training import TrainedDetector, fine_tune
 from benchmarks.detection.engine import Outcome
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData
+from benchmarks.run_folder import describe_run
 from transfer.backbone import Backbone
 
 
@@ -23,7 +23,7 @@ def run(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, co
     With `context.detector`, that detector takes the place of the fine-tuned one, and no detections are kept.
     """
     if context.detector is None:
-        described = describe_run(backbone, data.identity, protocol, context)
+        described = describe_run(backbone, protocol, context, data.identity)
         trained = fine_tune(backbone, data.train, protocol, context, run=described)
     else:
         trained = _load_trained(context.detector, backbone, data.train.classes, protocol, context)

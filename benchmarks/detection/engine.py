@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.context import RunContext
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData, Detections
+from benchmarks.run_folder import claim_folder
 from transfer.backbone import Backbone
 
 # What detecting can do without.
@@ -38,7 +39,12 @@ class Outcome:
 
 
 def run_engine(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, context: RunContext) -> Outcome:
-    """Run the engine that the context names."""
+    """Run the engine that the context names.
+
+    Raises:
+        UserError: `context.out` holds another run, and whatever the engine finds.
+    """
+    claim_folder(backbone, protocol, context, data.identity)
     module = importlib.import_module(f"benchmarks.detection.{context.engine}_engine")
     outcome: Outcome = module.run(backbone, data, protocol, context)
     return outcome
