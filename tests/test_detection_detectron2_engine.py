@@ -162,6 +162,9 @@ def test_voc_run_answers_as_the_embedded_engines(
         )
         assert again.metrics == pytest.approx(theirs.metrics, abs=1e-6), engine
         assert again.details["loss_curve"] == []
+    other = replace(backbone, input=replace(SPEC, mean=(0.1, 0.2, 0.3)))
+    with pytest.raises(UserError, match=r"model_final.pth: expected a detector trained from .*another backbone"):
+        voc_detection.run(other, voc, protocol, replace(CPU, engine="embedded", detector=out / "model_final.pth"))
 
 
 def test_bf16_is_refused_before_anything_is_built(voc: Path, backbone: Backbone) -> None:

@@ -29,6 +29,21 @@ from transfer.backbone import Backbone
 LOGGERS = ("detectron2", "fvcore", "torch.fx")  # torch.fx warns of what Detectron2 asks it
 
 
+def check(protocol: DetectionProtocol, context: RunContext) -> None:
+    """Refuse what Detectron2 would only fail on later, or get wrong.
+
+    Raises:
+        UserError: another precision than fp32, passes over a batch, or a batch that does not divide.
+    """
+    detectron2_precision(context.precision)
+    if context.images_per_pass is not None:
+        raise UserError(
+            "--engine detectron2: expected one pass for each batch, found --images-per-pass "
+            f"{context.images_per_pass}; Detectron2 cannot split a batch: leave it out or use --engine embedded"
+        )
+    cut_batch(protocol.batch_size, None)
+
+
 def run(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, context: RunContext) -> Outcome:
     """Fine-tune on the training set, detect on the test set, and score with Detectron2's evaluators.
 
@@ -40,7 +55,8 @@ def run(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, co
         UserError: a value of the protocol or data that Detectron2 cannot take, or whatever fine-tuning and
             detection find.
     """
-    _check(data, protocol, context)
+    if protocol.masks:
+        _require_segmentations(data)
     parts = cut_batch(protocol.batch_size, None)
     with (
         _speaking_only_to(context.out),
@@ -82,16 +98,9 @@ def run(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, co
     )
 
 
-def _check(data: DetectionData, protocol: DetectionProtocol, context: RunContext) -> None:
-    """Refuse, before anything is built, what Detectron2 would only fail on later, or get wrong."""
-    detectron2_precision(context.precision)
-    if context.images_per_pass is not None:
-        raise UserError(
-            "--engine detectron2: expected one pass for each batch, found --images-per-pass "
-            f"{context.images_per_pass}; Detectron2 cannot split a batch: leave it out or use --engine embedded"
-        )
-    images = images_to_train_on(data.train.images)
-    if protocol.masks and any(image.segmentations is None for image in images):
+def _require_segmentations(data: DetectionData) -> None:
+    """Detectron2 would only fail later on objects to train on that have none."""
+    if any(image.segmentations is None for image in images_to_train_on(data.train.images)):
         raise UserError(f"{data.identity.name}: expected a segmentation for every object, found boxes only")
 
 

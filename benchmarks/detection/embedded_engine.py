@@ -9,12 +9,19 @@ import torch
 from benchmarks.context import RunContext
 from benchmarks.detection.embedded_detection import detect
 from benchmarks.detection.embedded_model import build_model, load_detector
+from benchmarks.detection.embedded_parts import cut_batch
 from benchmarks.detection.embedded_training import TrainedDetector, fine_tune
 from benchmarks.detection.engine import Outcome
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData
 from benchmarks.run_folder import describe_run
 from transfer.backbone import Backbone
+
+
+def check(protocol: DetectionProtocol, context: RunContext) -> None:
+    """Refuse a batch that does not divide, where there is one to train on; see `cut_batch`."""
+    if context.detector is None:
+        cut_batch(protocol.batch_size, context.images_per_pass)
 
 
 def run(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, context: RunContext) -> Outcome:

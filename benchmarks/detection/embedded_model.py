@@ -35,15 +35,24 @@ def build_model(backbone: Backbone, protocol: DetectionProtocol, *, num_classes:
     Raises:
         UserError: the backbone is not a ResNet-50.
     """
-    if backbone.arch != "resnet50":
-        raise UserError(
-            f"{backbone.provenance.source}: expected a resnet50 for {protocol.model}, found a {backbone.arch}"
-        )
+    require_resnet50(backbone, protocol)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "detection-heads"))
         model = _build(protocol, num_classes=num_classes, stride_in_1x1=backbone.stride_in_1x1)
     load_backbone_weights(model, backbone)
     return model
+
+
+def require_resnet50(backbone: Backbone, protocol: DetectionProtocol) -> None:
+    """Refuse any other network.
+
+    Raises:
+        UserError: it is one.
+    """
+    if backbone.arch != "resnet50":
+        raise UserError(
+            f"{backbone.provenance.source}: expected a resnet50 for {protocol.model}, found a {backbone.arch}"
+        )
 
 
 def _build(protocol: DetectionProtocol, *, num_classes: int, stride_in_1x1: bool) -> RCNN:
@@ -124,6 +133,24 @@ def load_detector(model: RCNN, path: Path) -> None:
         )
     _check_tensors(expected, found, path)
     model.load_state_dict(found, strict=False)
+
+
+def require_trained_from(backbone: Backbone, path: Path) -> None:
+    """Refuse a whole detector of another backbone, which may want its pixels in another way or stride elsewhere.
+
+    Those that we trained, on either engine, say from which; any other file is taken as it is.
+
+    Raises:
+        UserError: the file cannot be read, or names another backbone.
+    """
+    content = open_checkpoint(path)
+    for run in ("mocobench/run", "curve/run"):  # of the embedded engine, of Detectron2
+        found = content.section(run).get("backbone", backbone.digest)
+        if found != backbone.digest:
+            raise UserError(
+                f"{path}: expected a detector trained from {backbone.provenance.source} (digest {backbone.digest[:12]})"
+                f", found one trained from another backbone (digest {found[:12]}); name that one with --backbone"
+            )
 
 
 def _tensor(name: str, value: Any, path: Path) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Engines: what a detection task asks of one, and what it answers.
 
-An engine is a module `<name>_engine` beside this one with a function
+An engine is a module `<name>_engine` beside this one with the functions
 
+    check(protocol, context)    raises a UserError for what it cannot do, before any data is read
     run(backbone, data, protocol, context) -> Outcome
 
 All engines get the same backbone, data, protocol and seed; the task scores what they found.
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.context import RunContext
+from benchmarks.detection.embedded_model import require_resnet50, require_trained_from
 from benchmarks.detection.protocol import DetectionProtocol
 from benchmarks.detection.records import DetectionData, Detections
 from benchmarks.run_folder import claim_folder
@@ -38,6 +40,18 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+def check_request(backbone: Backbone, protocol: DetectionProtocol, context: RunContext) -> None:
+    """Refuse what can be seen to be wrong before any data is read.
+
+    Raises:
+        UserError: the backbone is no ResNet-50, or not that of `context.detector`; or what the engine cannot do.
+    """
+    require_resnet50(backbone, protocol)
+    if context.detector is not None:
+        require_trained_from(backbone, context.detector)
+    _engine(context).check(protocol, context)
+
+
 def run_engine(backbone: Backbone, data: DetectionData, protocol: DetectionProtocol, context: RunContext) -> Outcome:
     """Run the engine that the context names.
 
@@ -45,9 +59,12 @@ def run_engine(backbone: Backbone, data: DetectionData, protocol: DetectionProto
         UserError: `context.out` holds another run, and whatever the engine finds.
     """
     claim_folder(backbone, protocol, context, data.identity)
-    module = importlib.import_module(f"benchmarks.detection.{context.engine}_engine")
-    outcome: Outcome = module.run(backbone, data, protocol, context)
+    outcome: Outcome = _engine(context).run(backbone, data, protocol, context)
     return outcome
+
+
+def _engine(context: RunContext) -> Any:
+    return importlib.import_module(f"benchmarks.detection.{context.engine}_engine")
 
 
 def evaluator_difference(outcome: Outcome, metrics: dict[str, float]) -> dict[str, float]:

@@ -24,13 +24,15 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     """Read and check the data, fine-tune on the training splits, score boxes and masks on the test splits.
 
     Raises:
-        UserError: the data folder, a file in it or one of its annotations is bad; see `read_coco`.
+        UserError: what is asked for cannot be run, see `check_request`; or the data folder, a file in it or one of its
+            annotations is bad, see `read_coco`.
     """
     from benchmarks.detection.coco_metric import evaluate_coco
     from benchmarks.detection.data_summary import print_summary
-    from benchmarks.detection.engine import evaluator_difference, run_engine
+    from benchmarks.detection.engine import check_request, evaluator_difference, run_engine
     from benchmarks.detection.pictures import after_detection
 
+    check_request(backbone, protocol, context)
     sets = _read(data, protocol, context)
     assert sets.ground_truth is not None
     print_summary(sets)

@@ -21,13 +21,15 @@ def run(backbone: "Backbone", data: Path, protocol: DetectionProtocol, context: 
     """Read and check the data, fine-tune on the training splits, score on the test splits.
 
     Raises:
-        UserError: the data folder, a file in it or one of its annotations is bad; see `read_voc`.
+        UserError: what is asked for cannot be run, see `check_request`; or the data folder, a file in it or one of its
+            annotations is bad, see `read_voc`.
     """
     from benchmarks.detection.data_summary import print_summary
-    from benchmarks.detection.engine import evaluator_difference, run_engine
+    from benchmarks.detection.engine import check_request, evaluator_difference, run_engine
     from benchmarks.detection.pictures import after_detection
     from benchmarks.detection.voc_metric import IOU_THRESHOLDS, evaluate_voc
 
+    check_request(backbone, protocol, context)
     sets = _read(data, protocol, context)
     print_summary(sets)
     outcome = run_engine(backbone, sets, protocol, context)
