@@ -27,6 +27,7 @@ from benchmarks.classification.svm_protocol import SvmProtocol
 from benchmarks.context import Measurement, RunContext
 from benchmarks.detection.records import DetectionData
 from benchmarks.result import Metric
+from benchmarks.run_folder import claim_folder
 from mocobench.runtime.distributed import gather_objects, rank, world_size
 from mocobench.runtime.progress import progress, say
 from mocobench.runtime.seeds import derive_seed
@@ -42,9 +43,10 @@ def run_svm(backbone: Backbone, data: Path, protocol: SvmProtocol, context: RunC
     Classes with fewer positive or negative images than folds, or none to test on, are left out of the mean, and said.
 
     Raises:
-        UserError: bad data, or no class that can be measured.
+        UserError: bad data, a folder of another run, or no class that can be measured.
     """
     sets = read_images(data, protocol, context)
+    claim_folder(backbone, protocol, context, sets.identity)
     measurable_classes(sets, protocol)  # stops before the long work where there is none
     frozen = freeze(backbone, device=context.device, precision=context.precision, grid=protocol.grid)
     sets, train_features, test_features = extract_sets(frozen, sets, data, protocol, context)
