@@ -4,9 +4,6 @@ Workers read, decode, draw the views and crop. What follows the crop runs where 
 whole batch (`Batch.finish`), without one in the workers.
 """
 
-import ctypes
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -16,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mocobench.runtime.distributed import rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.seeds import python_generator, torch_generator
-from mocobench.runtime.workers import share
+from mocobench.runtime.workers import end_with_the_parent, share
 from pretrain.batch_views import ViewTable, apply_views, crop_views
 from pretrain.images import TrainingImages, read_image
 from pretrain.settings import Recipe
@@ -165,18 +162,3 @@ def _collate(items: list[Batch | UserError]) -> Batch | UserError:
         ViewTable.joined(tables) if tables else None,
         tuple(name for part in parts for name in part.bad_images),
     )
-
-
-def end_with_the_parent(worker: int) -> None:
-    """Let this worker end with its process, and not before.
-
-    The system kills it when its process dies (Linux; elsewhere PyTorch's own watch ends it later): a worker has
-    inherited the sockets between the ranks. Left over from a rank that was killed, it holds them open, and a group that
-    torchrun starts again waits on them. When a scheduler asks a whole job to end, it leaves the answer to its process,
-    which would take a worker that ends first for a failure.
-    """
-    del worker
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

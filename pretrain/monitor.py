@@ -19,8 +19,7 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import ImageFolder, list_image_folder, read_rgb
 from mocobench.runtime.neighbors import half_precision_bank, knn_accuracies
 from mocobench.runtime.progress import progress
-from mocobench.runtime.workers import share
-from pretrain.data import end_with_the_parent
+from mocobench.runtime.workers import end_with_the_parent, share
 from pretrain.run import TrainingRun
 from pretrain.step import make_normaliser
 

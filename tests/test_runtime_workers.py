@@ -26,7 +26,7 @@ from benchmarks.detection.records import LabelledImage
 from mocobench.cli import main
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import ImageFolder, list_image_folder
-from mocobench.runtime.workers import lost_workers_are_named
+from mocobench.runtime.workers import end_with_the_parent, lost_workers_are_named
 from pretrain.data import OwnParts, load_batches
 from pretrain.images import training_images
 from pretrain.monitor import make_monitor
@@ -124,3 +124,15 @@ def test_a_task_whose_worker_is_killed_ends_with_what_to_do(
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match=r"^shapes differ$"), lost_workers_are_named():
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_said"), [(EOFError(), False), (ConnectionResetError(), False), (OSError(), True)]
+)
+def test_a_worker_whose_process_hung_up_says_nothing(error: Exception, is_said: bool, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("mocobench.runtime.workers.signal.signal", lambda *_: None)
+    monkeypatch.setattr("mocobench.runtime.workers.sys.platform", "any")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    end_with_the_parent(0)
+    sys.excepthook(type(error), error, None)
+    assert (type(error).__name__ in capsys.readouterr().err) == is_said

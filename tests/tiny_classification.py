@@ -62,7 +62,10 @@ def run_tiny(
     differing: dict[str, Any] | None = None,
     context: dict[str, Any] | None = None,
 ) -> Measurement:
-    """Run a task; with `kill_at` the process dies before that step of its optimizer, counted from 1."""
+    """Run a task, in a process of its own, for modules are changed.
+
+    With `kill_at` it dies before that step of its optimizer, counted from 1.
+    """
     # Several blocks of features, so that the ranks have something to share.
     for module in (extraction, linear):
         module.FEATURE_BATCH = 4

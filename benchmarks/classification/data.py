@@ -17,7 +17,7 @@ from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import ImageFolder, list_image_folder
 from mocobench.runtime.progress import say
 from mocobench.runtime.seeds import derive_seed
-from mocobench.runtime.workers import share
+from mocobench.runtime.workers import end_with_the_parent, share
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -286,6 +286,7 @@ def _load(views: _Views, batches: Sequence[list[int]], num_workers: int, *, pin_
         batch_sampler=batches,
         collate_fn=views.collate,
         num_workers=num_workers,
+        worker_init_fn=end_with_the_parent,
         pin_memory=pin_memory,
     )
     for batch in loader:

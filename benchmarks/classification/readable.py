@@ -17,6 +17,7 @@ from benchmarks.context import RunContext
 from mocobench.runtime.distributed import gather_objects, rank, world_size
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.progress import progress
+from mocobench.runtime.workers import end_with_the_parent
 
 READ_AT_ONCE = 64  # images that a worker answers for together
 
@@ -31,7 +32,12 @@ def unreadable(images: LabelledImages, context: RunContext) -> tuple[int, ...]:
         return ()
     own = range(rank(), len(images), world_size())
     loader: DataLoader[int | None] = DataLoader(
-        _Faults(images), sampler=own, batch_size=READ_AT_ONCE, collate_fn=_only_bad, num_workers=context.num_workers
+        _Faults(images),
+        sampler=own,
+        batch_size=READ_AT_ONCE,
+        collate_fn=_only_bad,
+        num_workers=context.num_workers,
+        worker_init_fn=end_with_the_parent,
     )
     found = list(chain.from_iterable(progress(loader, label="reading images", unit="batch")))
     bad = tuple(sorted(chain.from_iterable(gather_objects(found))))

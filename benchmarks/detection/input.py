@@ -22,7 +22,7 @@ from benchmarks.detection.sampler import images_to_train_on, sampler_seed, strea
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.images import read_rgb
 from mocobench.runtime.seeds import torch_generator
-from mocobench.runtime.workers import share
+from mocobench.runtime.workers import end_with_the_parent, share
 from transfer.backbone import InputSpec
 
 # After clipping, a box that is not wider and higher than this is not trained on (Detectron2's filter).
@@ -211,6 +211,7 @@ def training_batches(
         batch_sampler=chain.from_iterable(rounds),
         collate_fn=list,
         num_workers=num_workers,
+        worker_init_fn=end_with_the_parent,
     )
     return map(_checked, loader)
 
@@ -219,8 +220,14 @@ def inference_batches(
     images: tuple[LabelledImage, ...], protocol: DetectionProtocol, *, num_workers: int
 ) -> Iterator[list[Example]]:
     """The images in order at the test size, one by one: no image's result depends on its neighbours' padding."""
-    views = _TestViews(images, protocol)
-    return map(_checked, DataLoader(views, batch_size=1, collate_fn=list, num_workers=num_workers))
+    loader: DataLoader[Any] = DataLoader(
+        _TestViews(images, protocol),
+        batch_size=1,
+        collate_fn=list,
+        num_workers=num_workers,
+        worker_init_fn=end_with_the_parent,
+    )
+    return map(_checked, loader)
 
 
 def _checked(batch: list[Example | UserError]) -> list[Example]:

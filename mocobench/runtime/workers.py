@@ -1,9 +1,13 @@
-"""Workers that load for a process: what they pass on in shared memory, and what it means that one is gone."""
+"""Workers that load for a process: how they end, what they pass on, and what it means that one is gone."""
 
+import ctypes
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mocobench.runtime.errors import UserError
@@ -13,6 +17,30 @@ if TYPE_CHECKING:
 
 SHARED_MEMORY = Path("/dev/shm")
 MORE_SHARED_MEMORY = "give it more (in Docker with --shm-size), or use --workers 0"
+
+
+def end_with_the_parent(worker: int) -> None:
+    """Let this worker end with its process, not before, and in silence: the `worker_init_fn` of every loader.
+
+    The system kills it when its process dies (Linux; elsewhere PyTorch's own watch ends it later): a worker has
+    inherited the sockets between the ranks. Left over from a rank that was killed, it holds them open, and a group that
+    torchrun starts again waits on them. When a scheduler asks a whole job to end, it leaves the answer to its process,
+    which would take a worker that ends first for a failure.
+    """
+    del worker
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.excepthook = _say_unless_the_parent_has_gone
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def _say_unless_the_parent_has_gone(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """A process that is interrupted while a tensor is handed over hangs up on its worker's thread."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def share(tensor: "torch.Tensor") -> "torch.Tensor":
