@@ -99,16 +99,19 @@ class _NormaliseOverProcesses(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         images, mean, variance, weight = context.saved_tensors
+        kind = images.dtype
+        precise = torch.promote_types(kind, torch.float32)  # of sums over many pixels
+        images, gradient = images.to(precise), gradient.to(precise)
         normalised = F.batch_norm(images, mean, variance, None, None, False, 0.0, context.eps)
         others = _all_but_channels(images)
         of_bias, of_weight = gradient.sum(dim=others), (gradient * normalised).sum(dim=others)
         count = images.numel() / images.shape[1] * world_size()
         means = sum_over_ranks(torch.stack([of_bias, of_weight])) / count  # 2xC
         shape = [1, -1] + [1] * (images.ndim - 2)
-        of_bias_mean, of_weight_mean = (part.view(shape).to(gradient.dtype) for part in means)
-        scale = (weight / (variance + context.eps).sqrt()).view(shape).to(gradient.dtype)
+        of_bias_mean, of_weight_mean = (part.view(shape) for part in means)
+        scale = (weight / (variance + context.eps).sqrt()).view(shape)
         of_images = scale * (gradient - of_bias_mean - normalised * of_weight_mean)
-        return of_images, None, None, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
+        return of_images.to(kind), None, None, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
 
 
 def _all_but_channels(images: torch.Tensor) -> list[int]:

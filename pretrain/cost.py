@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mocobench.runtime.device import choose_device
 from mocobench.runtime.distributed import world_size
 from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
 from mocobench.runtime.errors import UserError
@@ -68,12 +69,17 @@ def measure_apart(recipe: Recipe, *, device: torch.device, precision: str, num_s
     )
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
-            return apart.submit(measure_steps, run, num_steps=num_steps).result()
+            return apart.submit(_measure_in_a_new_process, run, num_steps=num_steps).result()
     except BrokenProcessPool as error:
         raise UserError(
             f"{recipe.method} at batch {recipe.batch_size}: expected enough memory, found that the system killed the "
             "process; use a smaller batch"
         ) from error
+
+
+def _measure_in_a_new_process(run: TrainingRun, *, num_steps: int) -> Cost:
+    choose_device(run.device.type)  # sets the device up as that of a run
+    return measure_steps(run, num_steps=num_steps)
 
 
 def estimate(run: TrainingRun, plan: Plan) -> Cost | None:

@@ -94,7 +94,7 @@ def training_images(data: Path) -> TrainingImages:
     shards = tuple(sorted((data / "train").glob("[!.]*.tar")))
     if not shards:
         return FolderImages.below(data / "train")
-    for entry in (data / "train").iterdir():
+    for entry in (data / "train").glob("[!.]*"):
         if entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES:
             raise UserError(f"--data {data}: expected shards or images in train/, found {shards[0].name}, {entry.name}")
     return open_shards(shards)

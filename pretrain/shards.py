@@ -10,6 +10,7 @@ import os
 import re
 import tarfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,6 +176,8 @@ def _read_headers(shard: Path) -> list[Member]:
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("no end of the archive")
+            if any(map(any, iter(partial(file.read, tarfile.RECORDSIZE), b""))):
+                raise tarfile.ReadError("more behind its end, such as a second tar,")
     except (tarfile.TarError, OSError) as error:
         place = f"at or after member {members[-1].name}" if members else "at its beginning"
         raise UserError(

@@ -6,7 +6,7 @@ epoch, the one before it as checkpoint_previous.pth.tar, checkpoint_NNNN.pth.tar
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mocobench.runtime.distributed import gather_objects, is_main, sum_over_ranks, world_size
+from mocobench.runtime.distributed import gather_objects, is_main, is_restarted, sum_over_ranks, world_size
 from mocobench.runtime.environment import reset_peak_memory
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import require_writable
@@ -39,6 +39,7 @@ from pretrain.run import Plan, Progress, TrainingRun, make_plan, plan_text
 from pretrain.schedule import learning_rate
 from pretrain.sessions import began_from, begin_session
 from pretrain.step import StepMetrics, Trainer
+from pretrain.waiting import DataWait
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Training:
     trainer: Trainer
     progress: Progress
     monitor: KnnMonitor | None
-    unread: StepMetrics | None = None
+    unread: tuple[StepMetrics, Callable[[], float]] | None = None
     bad_images_told: int = 0
     saved_at: float = field(default_factory=time.monotonic)
     is_worth_saving: bool = False
@@ -71,7 +72,9 @@ class Training:
             self.is_worth_saving = True
 
     def read_metrics(self) -> float | None:
-        """Add the metrics of the step that was started last to the sums; its loss, None if it has been read.
+        """Add the metrics of the step that was started last to the sums, and the seconds that it waited for data.
+
+        Returns its loss, None if it has been read.
 
         Done when the next one has been started, so that a GPU always has work, and before a save or an epoch's end.
 
@@ -80,9 +83,10 @@ class Training:
         """
         if self.unread is None:
             return None
-        metrics, self.unread = self.unread.wait(), None
-        self.progress.add(metrics)
-        return metrics["loss"]
+        (metrics, waited), self.unread = self.unread, None
+        values = metrics.wait()
+        self.progress.add({**values, "waited": waited()})
+        return values["loss"]
 
     def checkpoint_is_due(self) -> bool:
         """Whether to save after this step: by the count of steps, or by the clock of rank 0, which all go by."""
@@ -94,7 +98,7 @@ class Training:
         return sum_over_ranks(torch.tensor([float(is_old)])).item() > 0
 
     def save(self, *, number: int | None = None) -> None:
-        """Write the last checkpoint, on rank 0.
+        """Write run.json and the last checkpoint, on rank 0.
 
         Raises:
             UserError: the last step's loss is not finite, or it cannot be written; the last checkpoint is kept.
@@ -103,6 +107,7 @@ class Training:
         self.read_metrics()
         self.share_bad_images()
         if is_main():
+            write_run_record(self.run, self.plan, self.progress, data=self.data)
             save_checkpoint(
                 self.run,
                 data=self.data,
@@ -173,7 +178,7 @@ def _pretrain(run: TrainingRun) -> Path:
 
 
 def _end_epoch(training: Training, metrics: dict[str, float], log: MetricsLog | None) -> None:
-    """Log and record the epoch that has just been trained, then save.
+    """Log the epoch that has just been trained, then save.
 
     The checkpoint comes last: a run that is killed before it does the epoch's end again, one killed after it has
     nothing left to do there.
@@ -184,7 +189,6 @@ def _end_epoch(training: Training, metrics: dict[str, float], log: MetricsLog | 
     if log is not None:
         log.write(metrics)
         say(epoch_text(metrics, epochs=epochs))
-        write_run_record(run, training.plan, progress, data=training.data)
     is_kept = progress.epoch == epochs or (run.keep_every and progress.epoch % run.keep_every == 0)
     training.save(number=progress.epoch if is_kept else None)
 
@@ -248,7 +252,7 @@ def _resume(run: TrainingRun, data: dict[str, Any], model: nn.Module, optimizer:
     """Load what `run.resume` asks for, or what a run that began with that has become; return how far that is."""
     last = last_checkpoint(run.out)
     load = partial(load_checkpoint, run=run, data=data, model=model, optimizer=optimizer)
-    if run.resume == "never" and last:
+    if run.resume == "never" and last and not is_restarted():
         raise UserError(f"--resume never: {last} exists; choose another --out or remove that run")
     if run.resume in ("auto", "never"):
         return load(last) if last else Progress()
@@ -256,12 +260,20 @@ def _resume(run: TrainingRun, data: dict[str, Any], model: nn.Module, optimizer:
     if not source.is_file():
         found = "a folder" if source.is_dir() else "no such file"
         raise UserError(f"--resume {source}: expected auto, never or a checkpoint, found {found}")
-    if last is None or source.resolve() in (last.resolve(), (run.out / PREVIOUS).resolve()):
+    if last is None or source.resolve() == last.resolve():
         return load(source)
-    progress = load(last)
-    if not began_from(progress, source):
-        raise UserError(f"--resume {source}: {last} exists and would be overwritten; choose another --out")
-    return progress
+    is_previous = source.resolve() == (run.out / PREVIOUS).resolve()
+    try:
+        progress = load(last)
+    except UserError:
+        if is_previous:  # asked for because the last one is damaged
+            return load(source)
+        raise
+    if began_from(progress, source):
+        return progress
+    if is_previous:
+        return load(source)
+    raise UserError(f"--resume {source}: {last} exists and would be overwritten; choose another --out")
 
 
 def _require_one_start(run: TrainingRun, data: dict[str, Any], progress: Progress) -> None:
@@ -288,39 +300,41 @@ def train_epoch(training: Training, bar: "tqdm[Any]") -> dict[str, float]:
         UserError: an image cannot be read, the batch does not fit into memory, or a loss is not finite.
     """
     run, progress, steps = training.run, training.progress, training.plan.steps_per_epoch
-    before = time.monotonic()
+    before, wait = time.monotonic(), DataWait(run.device)
     for batch in islice(training.batches, steps - progress.step):
-        loaded = time.monotonic()
         if isinstance(batch, UserError):
             raise batch
+        waited = wait.step_begins(time.monotonic() - before)
         with training.to_the_end():
             progress.bad_images += batch.bad_images
             for group in training.optimizer.param_groups:
                 group["lr"] = learning_rate(run.recipe, progress.epoch, progress.step, steps_per_epoch=steps)
             metrics = _take_step(training, batch)
+            wait.work_ends()
             loss = training.read_metrics()  # of the step before
-            training.unread = metrics
-            now = time.monotonic()
-            progress.add({"waited": loaded - before, "seconds": now - before})
-            progress.seconds += now - before
+            training.unread = metrics, waited
+            seconds = time.monotonic() - before
+            progress.add({"seconds": seconds})
+            progress.seconds += seconds
             progress.step += 1
             if loss is not None:
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update(run.recipe.batch_size)
             if progress.step < steps and training.checkpoint_is_due():
                 training.save()
+                wait.work_ends()
         before = time.monotonic()
     with training.to_the_end():
         training.read_metrics()
         progress.add({"seconds": time.monotonic() - before})
     sums = dict(progress.sums)
-    waited, seconds = sums.pop("waited"), sums.pop("seconds")
+    in_wait, seconds = sums.pop("waited"), sums.pop("seconds")
     return {
         "epoch": progress.epoch + 1,
         "learning_rate": training.optimizer.param_groups[0]["lr"],  # of the last step
         **{name: total / steps for name, total in sums.items()},
         "images_per_second": steps * run.recipe.batch_size / seconds,
-        "data_wait_share": waited / seconds,
+        "data_wait_share": in_wait / seconds,
         "wall_seconds": progress.seconds,
     }
 

@@ -186,6 +186,40 @@ def test_one_group_over_processes_is_batch_norm_with_its_gradients() -> None:
     torch.testing.assert_close(grouped.running_var, plain.running_var, rtol=1e-12, atol=0)
 
 
+def test_gradients_of_one_group_over_processes_are_as_precise_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    exact, grouped = nn.BatchNorm2d(4).double(), GroupedBatchNorm2d(4, num_groups=1)
+    images, upstream = torch.randn(2, 16, 4, 20, 20).bfloat16()
+    gradients = [
+        torch.autograd.grad(output, [bn.weight, bn.bias], upstream.to(output.dtype))
+        for output, bn in (
+            (exact(images.double()), exact),
+            (grouped._normalise_over_processes(images.requires_grad_()), grouped),
+        )
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other.double(), one, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_networks_compute_in_the_precision_asked_for_and_in_channels_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, kind: torch.dtype
+) -> None:
+    monkeypatch.setattr("pretrain.methods.make_encoder", make_tiny_encoder)
+    run = make_run(tmp_path, tmp_path / "run", precision=precision)
+    model, optimizer = make_model(run)
+    maps: list[torch.Tensor] = []
+    for encoder in (model.encoder_q, model.encoder_k):
+        encoder.conv1.register_forward_hook(lambda module, inputs, output: maps.extend((inputs[0], output)))
+    Trainer(run, model, optimizer).step(torch.randint(0, 256, (4, 2, 3, 16, 16), dtype=torch.uint8), Progress())
+    assert [each.dtype for each in maps[1::2]] == [kind, kind]
+    tensors = [*maps, model.encoder_q.conv1.weight]
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in tensors)
+    assert not any(each.is_contiguous() for each in tensors)
+    others = [model.queue, *model.parameters()]
+    assert {each.dtype for each in others} == {torch.float32}
+
+
 def test_shuffled_keys_come_back_in_order(model: MoCo) -> None:
     # in eval mode a key does not depend on its neighbours, so only the order could differ
     model = model.eval()

@@ -1,9 +1,12 @@
 """Our checkpoints in the hands of the authors' code, and theirs in ours: its handling of keys, restated plainly."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from test_transfer_convert import official_content
 from tiny_pretraining import load, make_run
 from torch import nn
 from torchvision.models import get_model
@@ -12,6 +15,7 @@ from pretrain.checkpoint import LAST, save_checkpoint
 from pretrain.run import Progress
 from pretrain.train import make_model
 from transfer.load import load_backbone
+from transfer.targets import detectron2 as detectron2_target
 
 ARCH = "resnet18"
 
@@ -55,6 +59,18 @@ def test_the_authors_linear_probe_takes_the_encoder_and_misses_the_classifier_al
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(probed.eval()(images), model.encoder_q.eval()(images))
+
+
+def test_the_authors_converter_makes_what_ours_makes(tmp_path: Path) -> None:
+    content, _ = write_ours(tmp_path)
+    detectron2_target.write(load_backbone(tmp_path / "run" / LAST), tmp_path / "out.pkl")
+    ours = pickle.loads((tmp_path / "out.pkl").read_bytes())["model"]
+    theirs = official_content(content["state_dict"])["model"]
+    assert {name for name in theirs if name not in ours} == {
+        f"stem.fc.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")
+    }
+    for name, array in ours.items():
+        assert np.array_equal(array, theirs[name]), name
 
 
 def test_the_authors_resume_takes_model_and_optimizer(tmp_path: Path) -> None:

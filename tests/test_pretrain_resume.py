@@ -124,7 +124,7 @@ def one_thread() -> Iterator[None]:
         ("pretrain.data.read_image", 10, (0, 2)),  # waiting for the third batch of four images
         ("pretrain.train.Training.save", 1, (0, 2)),  # in the middle of saving after the second step
         ("pretrain.train._monitored", 1, (0, 6)),  # after the last step of an epoch
-        ("pretrain.train.write_run_record", 2, (2, 0)),  # at the end of the second epoch
+        ("pretrain.train.write_run_record", 6, (2, 0)),  # at the end of the second epoch, its third save
     ],
 )
 def test_an_interrupted_run_has_all_it_has_done(
@@ -251,8 +251,32 @@ def test_a_damaged_checkpoint_points_to_the_previous_one(pictures: Path, tmp_pat
     os.truncate(last, 1000)
     ((_, said),) = in_processes(1, run_tiny, pictures, out, **SETTINGS)
     assert f"choose --resume {previous}, another --resume or another --out" in said
+    # The first save has made the damaged one the previous one when the run is killed; the same command knows better.
+    in_processes(1, run_tiny, pictures, out, kill=("write", 2), resume=str(previous), **SETTINGS)
+    assert previous.stat().st_size == 1000
     in_processes(1, run_tiny, pictures, out, resume=str(previous), **SETTINGS)
     assert_same_run(out, whole)
+
+
+def test_a_run_that_torchrun_starts_again_is_its_own(
+    pictures: Path, tmp_path: Path, whole: Path, tiny_encoder: None, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--resume never` refuses what another run left, not what this one left when it failed."""
+    out = tmp_path / "out"
+    in_processes(1, run_tiny, pictures, out, kill=("step", 8), resume="never", **SETTINGS)
+    again = make_run(pictures, out, resume="never", **SETTINGS)
+    with pytest.raises(UserError, match=r"--resume never: \S+ exists"):
+        run_pretraining(again)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    run_pretraining(again)
+    assert_same_run(out, whole)
+
+
+def test_run_json_is_there_from_the_first_checkpoint_on(pictures: Path, tmp_path: Path) -> None:
+    in_processes(1, run_tiny, pictures, tmp_path / "out", kill=("step", 4), **SETTINGS)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["epochs_done"], record["bad_images"]["count"]) == (0, 0)
+    assert len(record["sessions"]) == 1
 
 
 def test_half_a_line_of_metrics_is_dropped(pictures: Path, tmp_path: Path, whole: Path) -> None:

@@ -172,6 +172,7 @@ HEADER = tarfile.BLOCKSIZE  # bytes; so is the content of each member here, with
         (lambda whole: whole[: 2 * HEADER + 100], "no end of the archive at or after member a.jpg"),
         (lambda whole: whole[: 2 * HEADER] + b"?" * HEADER + whole[3 * HEADER :], "no end of the archive at or after"),
         (lambda whole: whole[: 6 * HEADER], "no end of the archive at or after member c.jpg"),
+        (lambda whole: whole + whole, "more behind its end, such as a second tar, at or after member c.jpg"),
     ],
 )
 def test_a_broken_shard_is_one_line_with_shard_and_member(tmp_path: Path, content, found: str) -> None:
@@ -214,6 +215,8 @@ def test_shards_that_are_not_there(shards: Path, pictures: Path) -> None:
             training_images(Path(pattern))
         expected = "expected shards as 'train-{0000..0146}.tar'"
         assert str(error.value) == f"--data {pattern}: {expected}, found {found}; mend the pattern"
+    (shards / "train" / ".cache").mkdir()
+    assert training_images(shards)
     (shards / "train" / "a").mkdir()
     with pytest.raises(UserError, match=r"expected shards or images in train/, found part-00\.tar, a$"):
         training_images(shards)

@@ -8,9 +8,11 @@ from torchvision import transforms
 
 from mocobench.runtime.seeds import python_generator
 from pretrain.moco_recipes import AUG_PLUS, AUG_V1
+from pretrain.recipes import RECIPES
 from pretrain.settings import Augmentation
 from pretrain.views import View, apply_view, draw_view
 
+SIMCLR = RECIPES["simclr-4096-1000ep"].augmentation
 PLAIN = View(crop=(0, 0, 4, 4), jitter=None, grayscale=False, blur=None, flip=False)
 
 
@@ -85,12 +87,16 @@ COUNTS = [5000, pytest.param(100_000, marks=pytest.mark.slow)]
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize(("width", "height"), [(460, 395), (300, 900)])
-def test_crops_follow_torchvisions_distribution(count: int, width: int, height: int) -> None:
-    ours = np.array([view.crop for view in drawn(AUG_PLUS, count, width=width, height=height)])
+@pytest.mark.parametrize("augmentation", [AUG_PLUS, SIMCLR], ids=["moco", "simclr"])
+def test_crops_follow_torchvisions_distribution(
+    augmentation: Augmentation, count: int, width: int, height: int
+) -> None:
+    ours = np.array([view.crop for view in drawn(augmentation, count, width=width, height=height)])
     torch.manual_seed(1)
     blank = torch.zeros(1).expand(3, height, width)
     get_params = transforms.RandomResizedCrop.get_params
-    theirs = np.array([get_params(blank, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(count)])
+    scale, ratio = list(augmentation.crop_scale), list(augmentation.crop_ratio)
+    theirs = np.array([get_params(blank, scale, ratio) for _ in range(count)])
     for side in range(4):
         assert largest_gap(ours[:, side], theirs[:, side]) < 1, ("top", "left", "height", "width")[side]
     assert largest_gap(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]) < 1
@@ -98,7 +104,7 @@ def test_crops_follow_torchvisions_distribution(count: int, width: int, height: 
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("augmentation", [AUG_PLUS, AUG_V1], ids=["v2", "v1"])
+@pytest.mark.parametrize("augmentation", [AUG_PLUS, AUG_V1, SIMCLR], ids=["v2", "v1", "simclr"])
 def test_jitter_follows_torchvisions_distribution(augmentation: Augmentation, count: int) -> None:
     jitters = [view.jitter for view in drawn(augmentation, count) if view.jitter is not None]
     theirs = transforms.ColorJitter(*augmentation.jitter)

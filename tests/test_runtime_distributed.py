@@ -120,9 +120,11 @@ def test_precise_statistics_equal_those_of_fvcore() -> None:
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),
+        RuntimeError("CUDA error: out of memory\nSearch for it"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
         MemoryError(),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=["cuda", "cpu", "driver", "cublas", "python"],
 )
 def test_out_of_memory_says_what_to_do(error: Exception) -> None:
     message = r"^a step: expected enough memory, found [^\n]+; lower --batch-size$"

@@ -32,8 +32,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         _take_cuda_device(int(os.environ["LOCAL_RANK"]))
     store, rank, size = next(rendezvous("env://"))
     # A group that torchrun starts again may find its first attempt's addresses in the store.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"attempt {_attempt()}", store)  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
@@ -46,6 +45,11 @@ def process_group(device: torch.device) -> Iterator[None]:
                 f"process {rank + 1} of {size}: expected all of them to stay until the end, found that another one "
                 "died without an error of its own (killed, or out of memory?); start the same command again to go "
                 "on from the last checkpoint"
+            ) from error
+        if isinstance(error, dist.DistBackendError):
+            raise UserError(
+                f"process {rank + 1} of {size}: expected {backend} to connect all of them, found "
+                f"{_last_line(error)}; NCCL_DEBUG=INFO in the environment says more"
             ) from error
         raise
     # Not after an error: the others may be in the middle of a collective operation.
@@ -60,7 +64,13 @@ def _is_first_failure(store: Any) -> bool:
 
 
 def _says_that_a_process_is_gone(error: Exception) -> bool:
+    if isinstance(error, dist.DistBackendError):
+        return "ncclRemoteError" in str(error)
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
 
 
 def _take_cuda_device(local_rank: int) -> None:
@@ -86,6 +96,15 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this is rank 0, which alone prints and writes files."""
     return rank() == 0
+
+
+def is_restarted() -> bool:
+    """Whether torchrun started these processes again, after one of them had failed (--max-restarts)."""
+    return _attempt() != "0"
+
+
+def _attempt() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def barrier() -> None:

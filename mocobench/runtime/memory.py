@@ -41,8 +41,12 @@ def out_of_memory_means(what: str, *, remedy: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed. PyTorch's CPU allocator has no type of its own for that, only its message."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "you tried to allocate" in str(error)
+    """Whether an allocation failed. Only PyTorch's own allocator of CUDA memory has a type for that.
+
+    Its CPU allocator, the CUDA driver and runtime, NCCL and cuBLAS have their messages.
+    """
+    said = ("you tried to allocate", "out of memory", "_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
 def _first_line(error: Exception) -> str:
