@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.context import RunContext
 from benchmarks.result import Result
@@ -12,12 +12,15 @@ from benchmarks.run import describe_plan, plan_run, run_plan
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import require_writable
 
+if TYPE_CHECKING:
+    from transfer.backbone import InputSpec
+
 
 @dataclass(frozen=True)
 class Request:
     """What to measure. `backbone` is a file, or `random` for a network of `arch` drawn from each trial's seed.
 
-    `source` and `encoder` are as for `load_backbone`, `name` is what tables call it, None for its file's.
+    `source`, `encoder` and `pixels` are as for `load_backbone`, `name` is what tables call it, None for its file's.
     `overrides` are changed settings of the protocol by name; `results` is the folder of records.
     """
 
@@ -32,6 +35,7 @@ class Request:
     command: tuple[str, ...]
     source: str = "auto"
     encoder: str | None = None
+    pixels: "InputSpec | None" = None
     name: str | None = None
 
 
@@ -97,7 +101,12 @@ def _run_one(request: Request, context: RunContext, *, skip: bool, warn: bool) -
         fewer_devices=request.fewer_devices,
     )
     backbone, warnings = load_or_random(
-        request.backbone, seed=context.seed, arch=request.arch, source=request.source, encoder=request.encoder
+        request.backbone,
+        seed=context.seed,
+        arch=request.arch,
+        source=request.source,
+        encoder=request.encoder,
+        pixels=request.pixels,
     )
     if warn and is_main():
         for warning in warnings:

@@ -47,6 +47,17 @@ PRETRAIN = ["pretrain", "--recipe", "demo", "--data", ".", "--out", "o"]
             [*KNN, "--from", "moco"],
             "error: --from: expected a checkpoint with it, found --backbone random; leave it out",
         ),
+        (
+            [*KNN, "--mean", "0,0,0"],
+            "error: --mean: expected a checkpoint with it, found --backbone random; leave it out",
+        ),
+        (
+            ["bench", "imagenet-knn", "--backbone", "x", "--data", ".", "--arch", "resnet18"],
+            "error: --arch resnet18: expected --backbone random with it, found a file, which says its own",
+        ),
+        (["inspect", "x", "--std", "1,1,1"], "error: --mean and --std: expected both or neither, found one"),
+        (["inspect", "x", "--mean", "0,0,0", "--std", "1,0,1"], "error: --std 1.0,0.0,1.0: expected numbers above 0"),
+        (["inspect", "x", "--mean", "0,0"], "error: argument --mean: expected three numbers with commas between them"),
         ([*KNN, "--name", "v2"], "error: --name: expected a checkpoint with it, found --backbone random; leave it out"),
         *(
             (

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from torchvision.models import resnet18
 
 from mocobench.runtime.errors import UserError
 from tests.transfer_examples import LAYOUTS, narrow_resnets, trained_tensors
@@ -132,6 +133,14 @@ def test_torch_files_that_ask_for_other_names_are_refused(tmp_path: Path, legacy
     path.write_bytes(torch_bytes({"hyper_parameters": Path("x")}, legacy=legacy))
     with pytest.raises(UserError, match=r"asks for pathlib\.\w+, which was not run"):
         open_checkpoint(path)
+
+
+def test_a_whole_model_is_told_how_to_become_weights(tmp_path: Path) -> None:
+    torch.save(resnet18(), tmp_path / "f.pth")
+    with pytest.raises(
+        UserError, match=r"found a whole model \(torchvision\.models\.\S+\), .* its state_dict\(\) with"
+    ):
+        open_checkpoint(tmp_path / "f.pth")
 
 
 def test_what_a_refusal_advises_makes_a_file_that_is_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from transfer.backbone import IMAGENET_RGB, InputSpec
 from transfer.convert import convert
 from transfer.convert import to_text as conversion_text
 from transfer.inspect import inspect, to_json, to_text
@@ -51,6 +52,15 @@ def test_the_text_says_it_all(tmp_path: Path, moco_content: MocoContent) -> None
         "  dropped     2 queue of keys (module.queue, ...)",
         "  dropped     1 optimizer state (optimizer)",
     ]
+
+
+def test_an_assumed_convention_says_so(tmp_path: Path, resnet_state: ResnetState) -> None:
+    path = saved(tmp_path / "f", resnet_state())
+    line = "  input       RGB, values 0 to 1, mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
+    assert f"{line}; assumed, for the file does not say (--mean and --std do)" in to_text(inspect(path)).splitlines()
+    assert line in to_text(inspect(path, pixels=InputSpec(IMAGENET_RGB.mean, IMAGENET_RGB.std))).splitlines()
+    convert(path, tmp_path / "own", to="torchvision")
+    assert line in to_text(inspect(tmp_path / "own")).splitlines()
 
 
 def test_statistics_as_they_start_are_a_warning(tmp_path: Path, resnet_state: ResnetState) -> None:

@@ -22,7 +22,7 @@ from reports.twins import IMAGENET_IMAGES
 from tests.tiny_pretraining import make_run
 from tests.transfer_examples import ARCHS
 from transfer import load as load_module
-from transfer.backbone import IMAGENET_RGB, expected_shapes
+from transfer.backbone import IMAGENET_RGB, InputSpec, expected_shapes
 from transfer.convert import convert
 from transfer.inspect import inspect, to_text
 from transfer.load import file_hash, load, load_backbone, load_or_random, source_formats
@@ -280,6 +280,30 @@ def test_no_format_claims_the_file(tmp_path: Path) -> None:
     save_file({"conv9.weight": torch.ones(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(UserError, match=r"foreign\.safetensors: .*found the keys 'conv9\.weight'"):
         load_backbone(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize("section", ["", "model"])
+def test_torchvisions_names_with_a_beginning_say_how_to_be_read(
+    tmp_path: Path, resnet_state: ResnetState, section: str
+) -> None:
+    state = {f"net.encoder.{name}": tensor for name, tensor in resnet_state().items()}
+    with pytest.raises(UserError, match=r"found the names of a ResNet of torchvision that begin with 'net\.encoder\.'"):
+        load_backbone(saved(tmp_path / "f", {section: state} if section else state))
+    stripped = {name.removeprefix("net.encoder."): tensor for name, tensor in state.items()}
+    assert load(saved(tmp_path / "g", stripped)).format == "torchvision"
+
+
+def test_pixels_that_a_file_does_not_state_can_be(tmp_path: Path, resnet_state: ResnetState) -> None:
+    path, unit = saved(tmp_path / "f", {"state_dict": resnet_state()}), InputSpec((0.0,) * 3, (1.0,) * 3)
+    assumed, stated = load_backbone(path), load_backbone(path, pixels=unit)
+    assert assumed.input == IMAGENET_RGB
+    assert stated.input == unit
+    assert assumed.digest != stated.digest  # another function, which a report shows as a row of its own
+    convert(path, tmp_path / "own", to="safetensors", pixels=unit)
+    assert load_backbone(tmp_path / "own").digest == stated.digest
+    assert load_backbone(tmp_path / "own", pixels=unit).digest == stated.digest
+    with pytest.raises(UserError, match=r"--mean and --std: .* found RGB, values 0 to 1, mean 0 0 0, std 1 1 1; leave"):
+        load_backbone(tmp_path / "own", pixels=IMAGENET_RGB)
 
 
 def test_a_format_that_is_asked_for_must_be_the_files(tmp_path: Path, resnet_state: ResnetState) -> None:

@@ -43,6 +43,11 @@ class InputSpec:
         std = images.new_tensor(self.std).view(3, 1, 1)
         return (images * self.max_value - mean) / std
 
+    def to_text(self) -> str:
+        """The convention for people."""
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{self.channel_order}, values 0 to {self.max_value:g}, mean {mean}, std {std}"
+
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 

@@ -21,6 +21,7 @@ PICKLE_START = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|[(}\]][dlpq(cUVX]")
 WEB_PAGE_START = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 PACKED_STARTS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd"}
 HEAD_BYTES = 512
+MODEL_NAMES = ("torchvision.models.", "torch.nn.modules.", "torch.nn.parallel.", "timm.models.")  # of their classes
 NUM_LEGACY_PICKLES = 4  # magic number, version, machine, content
 
 
@@ -174,6 +175,11 @@ def _open_safetensors(path: Path) -> Content:
 
 
 def _refused(path: Path, name: str, reader: str, writer: str) -> UserError:
+    if name.startswith(MODEL_NAMES):
+        return UserError(
+            f"{path}: expected a dictionary of weights by name, found a whole model ({name}), which was not run; "
+            f"if you trust it, read it with {reader} and write its state_dict() with {writer}"
+        )
     # The keys around the weights tell the format: a state dict alone would be no file of it any more.
     return UserError(
         f"{path}: expected tensors and plain values only, found a pickle that asks for {name}, which was not run; "

@@ -14,7 +14,7 @@ import mocobench
 from mocobench.runtime.errors import UserError
 from mocobench.runtime.files import atomic_file, write_text
 from transfer import targets
-from transfer.backbone import is_counter
+from transfer.backbone import InputSpec, is_counter
 from transfer.inspect import widened_text
 from transfer.load import Loaded, load
 from transfer.verify import Proof, Witness, prove
@@ -70,12 +70,13 @@ def convert(
     to: str,
     source: str = "auto",
     encoder: str | None = None,
+    pixels: InputSpec | None = None,
     witnesses: Mapping[str, Witness] = NO_WITNESSES,
 ) -> ConversionReport:
     """Convert `src` to the format `to` at `dst`, with the record of the conversion in `dst` + `.json`.
 
-    `source` and `encoder` are as for `load_backbone`. `witnesses` run the target for the proof besides this stage's own
-    ways, by what they are called in it.
+    `source`, `encoder` and `pixels` are as for `load_backbone`. `witnesses` run the target for the proof besides this
+    stage's own ways, by what they are called in it.
 
     Both files are written under temporary names; the proof reads the target back, and only then are they renamed.
 
@@ -86,7 +87,7 @@ def convert(
     src, dst = Path(src), Path(dst)
     target = _choose_target(to)
     _check_destination(src, dst)
-    loaded = load(src, source=source, encoder=encoder)
+    loaded = load(src, source=source, encoder=encoder, pixels=pixels)
     with atomic_file(dst) as written:
         target.write(loaded.backbone, written)
         read_back = load(written)

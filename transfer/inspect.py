@@ -4,17 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transfer.backbone import Backbone
+from transfer.backbone import Backbone, InputSpec
 from transfer.load import load
+from transfer.suspicions import assumes_convention
 
 
-def inspect(path: Path, source: str = "auto", encoder: str | None = None) -> dict[str, Any]:
+def inspect(
+    path: Path, source: str = "auto", encoder: str | None = None, pixels: InputSpec | None = None
+) -> dict[str, Any]:
     """Everything that is known about a checkpoint, as plain values.
 
     Raises:
         UserError: it is not a checkpoint that `load_backbone` reads.
     """
-    loaded = load(path, source=source, encoder=encoder)
+    loaded = load(path, source=source, encoder=encoder, pixels=pixels)
     backbone = loaded.backbone
     dropped: dict[str, list[str]] = {}
     for name, reason in loaded.found.dropped.items():
@@ -29,6 +32,7 @@ def inspect(path: Path, source: str = "auto", encoder: str | None = None) -> dic
         "num_tensors": len(backbone.tensors),
         "num_parameters": num_parameters(backbone),
         "input": backbone.input.to_dict(),
+        "input_is_assumed": assumes_convention(loaded.found),
         "stride": "1x1" if backbone.stride_in_1x1 else "3x3",
         "digest": backbone.digest,
         "dropped": dropped,
@@ -45,14 +49,14 @@ def num_parameters(backbone: Backbone) -> int:
 
 def to_text(found: dict[str, Any]) -> str:
     """What `inspect` returns, for people."""
-    provenance, spec = found["provenance"], found["input"]
+    provenance, spec = found["provenance"], InputSpec.from_dict(found["input"])
+    assumed = "; assumed, for the file does not say (--mean and --std do)" if found["input_is_assumed"] else ""
     lines = [
         found["path"],
         f"  format      {found['format']}",
         *([f"  encoder     {found['encoder']}"] if found["encoder"] else []),
         f"  backbone    {found['arch']}, {found['num_tensors']} tensors, {found['num_parameters']:,} parameters",
-        f"  input       {spec['channel_order']}, values 0 to {spec['max_value']:g}, mean {_numbers(spec['mean'])}, "
-        f"std {_numbers(spec['std'])}",
+        f"  input       {spec.to_text()}{assumed}",
         f"  stride      in the {found['stride']} convolutions of bottlenecks",
         *(f"  {name:<11} {provenance[name]}" for name in ("method", "recipe", "epochs", "seed") if name in provenance),
         f"  origin      {provenance['source']} ({provenance['format']}{_of_encoder(provenance)})",
@@ -81,7 +85,3 @@ def widened_text(stored_as: str | None) -> str:
 def to_json(found: dict[str, Any]) -> str:
     """What `inspect` returns, for machines."""
     return json.dumps(found, indent=2, allow_nan=False)
-
-
-def _numbers(values: list[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)

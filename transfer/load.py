@@ -14,7 +14,7 @@ import torch
 from mocobench.runtime.errors import UserError
 from transfer import sources
 from transfer.arch import DEPTHS, NAME, deduce_arch
-from transfer.backbone import Backbone, check_tensors
+from transfer.backbone import Backbone, InputSpec, check_tensors
 from transfer.container import Content, open_checkpoint
 from transfer.found import Found
 from transfer.half_precision import widen
@@ -46,21 +46,29 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def load_backbone(path: Path, *, source: str = "auto", encoder: str | None = None) -> Backbone:
+def load_backbone(
+    path: Path, *, source: str = "auto", encoder: str | None = None, pixels: InputSpec | None = None
+) -> Backbone:
     """Read a checkpoint of any known format; `source` names the format, `auto` recognises it.
 
     Where a file holds two encoders, such as a query and a key encoder, `encoder` chooses; None is the one that its
-    authors evaluate.
+    authors evaluate. `pixels` takes the place of the input convention that the format lets one assume.
 
     Raises:
-        UserError: the file cannot be read, not exactly one format claims it, or a tensor is missing, unexpected or
-            wrong; the message names the file.
+        UserError: the file cannot be read, not exactly one format claims it, it states its own input convention and
+            `pixels` another, or a tensor is missing, unexpected or wrong; the message names the file.
     """
-    return load(path, source=source, encoder=encoder).backbone
+    return load(path, source=source, encoder=encoder, pixels=pixels).backbone
 
 
 def load_or_random(
-    name: str, *, seed: int, arch: str = "resnet50", source: str = "auto", encoder: str | None = None
+    name: str,
+    *,
+    seed: int,
+    arch: str = "resnet50",
+    source: str = "auto",
+    encoder: str | None = None,
+    pixels: InputSpec | None = None,
 ) -> tuple[Backbone, tuple[str, ...]]:
     """The backbone in the file `name`, read as `load_backbone` does, with the warnings about it, or for `random` a
     freshly initialised one.
@@ -70,11 +78,11 @@ def load_or_random(
     """
     if name == "random":
         return random_backbone(arch, seed), ()
-    loaded = load(Path(name), source=source, encoder=encoder)
+    loaded = load(Path(name), source=source, encoder=encoder, pixels=pixels)
     return loaded.backbone, loaded.warnings
 
 
-def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loaded:
+def load(path: Path, *, source: str = "auto", encoder: str | None = None, pixels: InputSpec | None = None) -> Loaded:
     """As `load_backbone`, with everything that is known about the file.
 
     Raises:
@@ -89,6 +97,8 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None) -> Loa
         found = layout.read(content, path, encoder)
         if hasattr(module, "finish"):
             found = module.finish(found, content, path)
+        if pixels is not None:
+            found = _with_pixels(found, pixels, path)
         # An MD5 takes longer than a SHA-256: it is computed beside it, of files alone that authors may have released.
         released = candidates(found.provenance, getattr(module, "RELEASED", ()))
         md5 = pool.submit(file_hash, path, "md5") if released else None
@@ -140,6 +150,11 @@ def choose_source(content: Content, path: Path, source: str = "auto") -> tuple[s
     if len(chosen) > 1:
         raise UserError(f"{path}: expected one format, found {' and '.join(claiming)}; choose one with --from")
     expected = f"the format {source}" if source != "auto" else f"a checkpoint of one of {', '.join(formats)}"
+    if not claiming and (start := _start_of_all_names(content)) is not None:
+        raise UserError(
+            f"{path}: expected {expected}, found the names of a ResNet of torchvision that begin with {start!r}; "
+            "torch.save a dictionary of these tensors without that beginning"
+        )
     found = f"the format {', '.join(claiming)}" if claiming else f"the keys {_some_keys(content)}"
     raise UserError(f"{path}: expected {expected}, found {found}; name another file")
 
@@ -152,6 +167,15 @@ def _check_encoder(encoder: str | None, layout: Layout, path: Path) -> None:
         )
 
 
+def _with_pixels(found: Found, pixels: InputSpec, path: Path) -> Found:
+    if found.declared_digest is not None and pixels != found.input:
+        raise UserError(
+            f"{path}: --mean and --std: expected a file that does not state its input convention, found "
+            f"{found.input.to_text()}; leave them out"
+        )
+    return replace(found, input=pixels)
+
+
 def file_hash(path: Path, algorithm: str) -> str:
     """The `sha256` or `md5` of a file's bytes, as hexadecimal text."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
@@ -159,6 +183,17 @@ def file_hash(path: Path, algorithm: str) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _start_of_all_names(content: Content) -> str | None:
+    """What stands before torchvision's names of a ResNet, in a file of no known format."""
+    for section in ("", "state_dict", "model"):
+        names = content.section(section)
+        for name in names:
+            start = name.removesuffix("layer1.0.conv1.weight")
+            if start not in ("", name) and f"{start}conv1.weight" in names:
+                return start
+    return None
 
 
 def _some_keys(content: Content) -> str:

@@ -63,9 +63,14 @@ def suspicious_classifier(shape: tuple[int, int] | None, backbone: Backbone) -> 
     ]
 
 
+def assumes_convention(found: Found) -> bool:
+    """Whether ImageNet's convention is taken for that of a file that says neither this nor of which method it is."""
+    # A convention that is stated is another object, even if its numbers are the same.
+    return found.input is IMAGENET_RGB and found.provenance.method is None
+
+
 def assumed_convention(found: Found, backbone: Backbone) -> list[str]:
     """A stem for small pictures, which are rarely ImageNet's, where neither file nor format states a convention."""
-    # A convention that is stated is another object, even if its numbers are the same.
     if found.input is not IMAGENET_RGB or parse_arch(backbone.arch).stem == STEMS[""]:
         return []
     return ["3x3 stem: ImageNet's mean and std, and no max-pooling, are assumed"]

@@ -37,8 +37,9 @@ def run_logistic(backbone: Backbone, data: Path, protocol: LogisticProtocol, con
     center = CenterView(protocol.test_resize, protocol.image_size)
     splits, train, val = extract_splits(frozen, splits, center, context)
     scale, num_classes = max(mean_norm(train[0]), LEAST_NORM), len(splits.train.classes)
+    train = (train[0] / scale, train[1])  # the features as they were are not kept
     with out_of_memory_means(f"logistic regression on {len(splits.train)} images", remedy=LESS_MEMORY):
-        chosen = choose_and_fit((train[0] / scale, train[1]), num_classes, protocol, context)
+        chosen = choose_and_fit(train, num_classes, protocol, context)
     frozen.require_unmoved()
     fit = chosen.fit
     best_classes = fit.predict(val[0] / scale).topk(min(5, num_classes), dim=1).indices

@@ -5,7 +5,7 @@ from typing import Any
 
 from mocobench.commands.bench_cost import COST_SUMMARIES, add_cost
 from mocobench.commands.bench_flags import add_classification_flags, add_common_flags, add_detection_flags
-from mocobench.commands.parser import Parser, add_command, command_of
+from mocobench.commands.parser import Parser, add_command, command_of, pixels_of
 from mocobench.runtime.errors import UserError
 
 USAGE = "mocobench bench {} --backbone PATH|random --data DIR [FLAGS]"
@@ -116,14 +116,17 @@ def _bench(args: argparse.Namespace) -> None:
         raise UserError("--detector: expected no --trials with it, found both; one trained detector gives one result")
     if args.backbone == "random" and (flag := _flag_of_a_file(args)) is not None:
         raise UserError(f"{flag}: expected a checkpoint with it, found --backbone random; leave it out")
+    if args.backbone != "random" and args.arch is not None:
+        raise UserError(f"--arch {args.arch}: expected --backbone random with it, found a file, which says its own")
     task = load_task(args.task)
     names = {name for protocol in task.PROTOCOLS.values() for name in settings_of(protocol)}
     request = Request(
         task=args.task,
         backbone=args.backbone,
-        arch=args.arch,
+        arch=args.arch or "resnet50",
         source=args.source,
         encoder=args.encoder,
+        pixels=pixels_of(args),
         name=args.name,
         data=args.data,
         protocol_name=args.protocol,
@@ -143,5 +146,6 @@ def _bench(args: argparse.Namespace) -> None:
 
 def _flag_of_a_file(args: argparse.Namespace) -> str | None:
     """A flag that only a backbone from a file has a use for, if one was given."""
-    given = {"--from": args.source != "auto", "--encoder": args.encoder is not None, "--name": args.name is not None}
-    return next((flag for flag, is_given in given.items() if is_given), None)
+    if args.source != "auto":
+        return "--from"
+    return next((f"--{name}" for name in ("encoder", "mean", "std", "name") if getattr(args, name) is not None), None)

@@ -18,7 +18,6 @@ def add_common_flags(parser: Parser, *, protocols: str) -> None:
     )
     parser.add_argument(
         "--arch",
-        default="resnet50",
         metavar="NAME",
         help="the network of --backbone random, such as resnet18 (resnet50)",
     )
@@ -30,7 +29,10 @@ def add_common_flags(parser: Parser, *, protocols: str) -> None:
     parser.add_argument("--protocol", default="paper", metavar="NAME", help=f"{protocols} (paper)")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for the record (results)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for what a killed run goes on from, curves, pictures, the model (none)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="for curves, pictures, the model, and of a task with --resume what a killed run goes on from (none)",
     )
     parser.add_argument(
         "--trials",

@@ -2,6 +2,7 @@
 
 import argparse
 from contextlib import suppress
+from math import isfinite
 from typing import Any, NoReturn
 
 from mocobench.runtime.errors import UserError
@@ -68,6 +69,31 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder", metavar="NAME", help="of a checkpoint with two: query, key, ... (its authors' choice)"
     )
+    for flag, meaning in (("--mean", "subtracted from RGB values from 0 to 1"), ("--std", "by which they are divided")):
+        parser.add_argument(
+            flag,
+            type=channels,
+            metavar="R,G,B",
+            help=f"{meaning}, for a checkpoint that does not say (its format's, which `inspect` shows)",
+        )
+
+
+def pixels_of(args: argparse.Namespace) -> Any:
+    """The input convention that --mean and --std state, a transfer.backbone.InputSpec, or None.
+
+    Raises:
+        UserError: one was given without the other.
+    """
+    if args.mean is None and args.std is None:
+        return None
+    if args.mean is None or args.std is None:
+        raise UserError("--mean and --std: expected both or neither, found one; values as they are: 0,0,0 and 1,1,1")
+    from transfer.backbone import InputSpec
+
+    try:
+        return InputSpec(args.mean, args.std)
+    except ValueError as error:
+        raise UserError(f"--std {','.join(map(str, args.std))}: expected numbers above 0") from error
 
 
 def command_of(args: argparse.Namespace) -> tuple[str, ...]:
@@ -85,6 +111,14 @@ def count_or_none(text: str) -> int:
 
 def counts(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
+
+
+def channels(text: str) -> tuple[float, ...]:
+    with suppress(ValueError):
+        values = tuple(float(part) for part in text.split(","))
+        if len(values) == 3 and all(map(isfinite, values)):
+            return values
+    raise argparse.ArgumentTypeError(f"expected three numbers with commas between them, found {text or 'none'}")
 
 
 def seed(text: str) -> int:

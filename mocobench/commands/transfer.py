@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mocobench.commands.parser import add_command, add_source_flags
+from mocobench.commands.parser import add_command, add_source_flags, pixels_of
 
 
 def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
 def _inspect(args: argparse.Namespace) -> None:
     from transfer.inspect import inspect, to_json, to_text
 
-    findings = inspect(args.checkpoint, args.source, args.encoder)
+    findings = inspect(args.checkpoint, args.source, args.encoder, pixels_of(args))
     print(to_json(findings) if args.json else to_text(findings))
 
 
@@ -41,6 +41,7 @@ def _convert(args: argparse.Namespace) -> None:
         to=args.to,
         source=args.source,
         encoder=args.encoder,
+        pixels=pixels_of(args),
         witnesses={"by the embedded engine": run_by_embedded_engine},
     )
     print(to_text(report))

@@ -1,6 +1,7 @@
 """SimCLR in its common PyTorch forms: sthalles/SimCLR and Spijkervet/SimCLR; neither normalises pixels.
 
-Conversions of the authors' own weights have torchvision's names, also 2 and 4 times as wide: the format `torchvision`.
+Conversions of the authors' own weights have torchvision's names, also 2 and 4 times as wide: the format `torchvision`,
+to be read with --mean 0,0,0 --std 1,1,1.
 """
 
 from transfer.backbone import UNIT_RGB
