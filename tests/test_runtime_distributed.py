@@ -112,6 +112,27 @@ def test_precise_statistics_equal_those_of_fvcore() -> None:
     assert torch.equal(variance, norm.running_var)
 
 
+def fail_in_nccl(said: str) -> None:
+    if is_main():
+        raise distributed.DistBackendError(f"NCCL error in ProcessGroupNCCL.cpp:1, unhandled\n{said}")
+    barrier()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "ncclSystemError\nLast error:\nError while creating /dev/shm/nccl-x, error: No space left on device (28)",
+            "expected gloo to connect all of them, found Error while creating /dev/shm/nccl-x, error: No space left on",
+        ),
+        ("ncclRemoteError: a remote process exited", "expected all of them to stay until the end, found that another"),
+    ],
+)
+def test_what_nccl_says_is_told(said: str, told: str) -> None:
+    (_, first), _ = in_processes(2, fail_in_nccl, said)
+    assert first.startswith(f"UserError: process 1 of 2: {told}")
+
+
 # Memory
 
 

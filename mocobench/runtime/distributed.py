@@ -64,9 +64,11 @@ def _is_first_failure(store: Any) -> bool:
 
 
 def _says_that_a_process_is_gone(error: Exception) -> bool:
-    if isinstance(error, dist.DistBackendError):
+    if isinstance(error, RuntimeError) and "gloo" in str(error):
+        return True
+    if isinstance(error, dist.DistBackendError):  # what NCCL finds wrong may be on this machine, such as no memory
         return "ncclRemoteError" in str(error)
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    return isinstance(error, dist.DistError)
 
 
 def _last_line(error: Exception) -> str:
