@@ -27,6 +27,7 @@ PRETRAINING: dict[str, Any] = {
         "lightly-kept": {"seconds": 6.4, "images_per_second": 2.5, "peak_memory_bytes": 4 * 2**30},
         "mocobench-fp32": {"seconds": 4.0, "images_per_second": 4.0, "peak_memory_bytes": 2**31, "overhead": 0.0312},
         "mocobench-auto": {"seconds": 2.0, "images_per_second": 8.0, "peak_memory_bytes": 2**30, "overhead": 0.04},
+        "convolutions-fp32": {"seconds": 3.2, "images_per_second": 5.0, "peak_memory_bytes": 2**30},
     },
 }
 
@@ -38,6 +39,7 @@ def test_the_step_is_shown_as_times_of_lightlys_speed() -> None:
         "| Lightly 1.6.0, fp32, freed memory kept | 6.400 | 2.50 | 1.25x |  | 4.00 |",
         "| mocobench, fp32 | 4.000 | 4.00 | 2.00x | 3.1 % | 2.00 |",
         "| mocobench, auto (bf16) | 2.000 | 8.00 | 4.00x | 4.0 % | 1.00 |",
+        "| the convolutions alone, PyTorch, fp32 | 3.200 | 5.00 | 2.50x |  | 1.00 |",
     ]
 
 

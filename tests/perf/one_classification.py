@@ -22,7 +22,7 @@ from benchmarks.classification.heads import LinearHeads, Solver, make_classifier
 from benchmarks.classification.logistic import LogisticFit, fit_logistic, objective, principal_axes
 from benchmarks.classification.probe import grid
 from benchmarks.classification.protocol import LINEAR_PROTOCOLS, LinearProtocol, LogisticProtocol
-from mocobench.runtime.device import choose_precision
+from mocobench.runtime.device import choose_device, choose_precision
 from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
 from mocobench.runtime.neighbors import BANK_BLOCK, QUERY_BLOCK, half_precision_bank, nearest
 from transfer.network import random_backbone
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(arguments)
     torch.manual_seed(0)
-    print(json.dumps(PARTS[args.part](rounds=args.rounds, device=torch.device(args.device))))
+    print(json.dumps(PARTS[args.part](rounds=args.rounds, device=choose_device(args.device))))
 
 
 if __name__ == "__main__":

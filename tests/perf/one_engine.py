@@ -18,7 +18,7 @@ from benchmarks.detection.embedded.rcnn import RCNN
 from benchmarks.detection.embedded.solver import build_optimizer
 from benchmarks.detection.embedded_model import build_model
 from benchmarks.detection.protocol import COCO_PROTOCOLS, VOC_PAPER, DetectionProtocol
-from mocobench.runtime.device import autocast
+from mocobench.runtime.device import autocast, choose_device
 from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
 from transfer.network import random_backbone
 
@@ -145,5 +145,5 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    device = torch.device(args.device)
+    device = choose_device(args.device)
     print(json.dumps(measure(args.engine, args.model, args.what, rounds=args.rounds, device=device)))

@@ -4,7 +4,8 @@ python -m tests.perf.one_pretraining mocobench-fp32 --steps 3 --device cpu
 
 ResNet-50 at 224 pixels, batch 16, a queue of 65536 keys, one BN group. A step is both encoders, the momentum update,
 logits, loss, backward, SGD and the queue. Ours starts from uint8 views, as a run does, Lightly's from normalised ones.
-`lightly-kept` is Lightly's in a process that keeps its freed memory, as ours does.
+`lightly-kept` is Lightly's in a process that keeps its freed memory, as ours does. `convolutions-fp32` is what PyTorch
+takes for such a step's convolutions, when there is nothing else in it.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from mocobench.runtime.device import autocast, choose_precision
+from mocobench.runtime.device import autocast, choose_device, choose_precision
 from mocobench.runtime.environment import peak_memory_bytes, reset_peak_memory
 from mocobench.runtime.memory import keep_freed_memory
 from pretrain.methods import make_model
@@ -27,7 +28,7 @@ from pretrain.recipes import RECIPES, customise
 from pretrain.run import Progress, TrainingRun
 from pretrain.step import Trainer, make_normaliser
 
-IMPLEMENTATIONS = ("lightly-fp32", "lightly-kept", "mocobench-fp32", "mocobench-auto")
+IMPLEMENTATIONS = ("lightly-fp32", "lightly-kept", "mocobench-fp32", "mocobench-auto", "convolutions-fp32")
 BATCH_SIZE = 16
 RECIPE, _ = customise(RECIPES["moco-v2-200ep"], {"batch_size": BATCH_SIZE, "bn_groups": 1})
 VIEWS = (BATCH_SIZE, 2, 3, RECIPE.image_size, RECIPE.image_size)
@@ -96,12 +97,38 @@ def our_steps(precision: str, device: torch.device) -> dict[str, Step]:
     return {"seconds": full, "bare_seconds": bare}
 
 
+def convolutions_step(device: torch.device) -> Step:
+    """The convolutions of both encoders' forward pass and of the query encoder's backward, in fp32, channels last."""
+    network = resnet50().to(device).to(memory_format=torch.channels_last)
+    inputs: list[tuple[nn.Module, torch.Tensor]] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda module, args: inputs.append((module, args[0].detach().clone())))
+    with torch.no_grad():
+        network(torch.randn(VIEWS, device=device)[:, 0].contiguous(memory_format=torch.channels_last))
+    convolutions = [(module.forward, module.get_parameter("weight"), images) for module, images in inputs]
+    for _, _, images in convolutions[1:]:  # the first one's images are the views
+        images.requires_grad_()
+
+    def step() -> None:
+        for convolve, weight, images in convolutions:
+            with torch.no_grad():
+                convolve(images)
+            maps = convolve(images)
+            torch.autograd.grad(maps, [weight, images] if images.requires_grad else [weight], maps.detach())
+
+    return step
+
+
 def measure(implementation: str, *, num_steps: int, device: torch.device) -> dict[str, Any]:
     """Seconds of `num_steps` steps of each kind, in turns, after one that is not counted; peak memory in bytes."""
     name, precision = implementation.split("-")
-    if implementation == "lightly-kept":
+    if implementation in ("lightly-kept", "convolutions-fp32"):
         keep_freed_memory()
-    steps = {"seconds": lightly_step(device)} if name == "lightly" else our_steps(precision, device)
+    if name == "mocobench":
+        steps = our_steps(precision, device)
+    else:
+        steps = {"seconds": lightly_step(device) if name == "lightly" else convolutions_step(device)}
     reset_peak_memory(device)
     seconds: dict[str, list[float]] = {kind: [] for kind in steps}
     for _ in range(1 + num_steps):
@@ -120,4 +147,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    print(json.dumps(measure(args.implementation, num_steps=args.steps, device=torch.device(args.device))))
+    print(json.dumps(measure(args.implementation, num_steps=args.steps, device=choose_device(args.device))))

@@ -12,13 +12,14 @@ from tests.perf.turns import median_of, peak_of, take_turns
 
 BASE = "lightly-fp32"
 LEAST_FP32, LEAST_AUTO = 1.6, 3.5
+CONVOLUTIONS = "The last row is a step with nothing in it but the convolutions of both encoders.\n"
 
 
 def measure_steps(*, rounds: int, steps: int, device: str) -> dict[str, Any]:
     """Median seconds, largest peak memory and, for ours, overhead over the bare encoders, by implementation."""
     lightly = metadata.version("lightly") if util.find_spec("lightly") else None
     auto = choose_precision("auto", torch.device(device))
-    names = [name for name in IMPLEMENTATIONS if lightly or not _is_lightly(name)]
+    names = [name for name in IMPLEMENTATIONS if lightly or not name.startswith("lightly-")]
     if auto == "fp32":
         names.remove("mocobench-auto")  # the same computation
     options = ("--steps", str(steps), "--device", device)
@@ -31,7 +32,7 @@ def measure_steps(*, rounds: int, steps: int, device: str) -> dict[str, Any]:
             "images_per_second": BATCH_SIZE / seconds,
             "peak_memory_bytes": peak_of(runs),
         }
-        if not _is_lightly(name):
+        if name.startswith("mocobench-"):
             pairs = [pair for run in runs for pair in zip(run["seconds"], run["bare_seconds"], strict=True)]
             measured[name]["overhead"] = median(full / bare for full, bare in pairs) - 1
         print(f"pretraining step: {name} {seconds:.3f} s", flush=True)
@@ -48,10 +49,6 @@ def measure_steps(*, rounds: int, steps: int, device: str) -> dict[str, Any]:
     }
 
 
-def _is_lightly(name: str) -> bool:
-    return name.startswith("lightly-")
-
-
 def pretraining_section(record: dict[str, Any]) -> str:
     """The section on the step."""
     titles = {
@@ -59,6 +56,7 @@ def pretraining_section(record: dict[str, Any]) -> str:
         "lightly-kept": f"Lightly {record['lightly']}, fp32, freed memory kept",
         "mocobench-fp32": "mocobench, fp32" if record["auto"] != "fp32" else "mocobench, fp32, which auto is here",
         "mocobench-auto": f"mocobench, auto ({record['auto']})",
+        "convolutions-fp32": "the convolutions alone, PyTorch, fp32",
     }
     implementations = record["implementations"]
     base = implementations.get(BASE)
@@ -81,7 +79,9 @@ def pretraining_section(record: dict[str, Any]) -> str:
         f"measured as it comes, and with that too. {record['rounds']} rounds; in each, every implementation runs in a\n"
         f"process of its own: one step that is not counted, then {record['steps']} that are. Seconds are the median of "
         "all\n"
-        f"rounds. Wanted of Lightly's speed: {LEAST_FP32}x in fp32, {LEAST_AUTO}x in auto where that is bf16.\n\n"
+        f"rounds. Wanted of Lightly's speed: {LEAST_FP32}x in fp32, {LEAST_AUTO}x in auto where that is bf16.\n"
+        + (CONVOLUTIONS if "convolutions-fp32" in implementations else "")
+        + "\n"
         "The overhead is what the step takes beyond both encoders' forward, the query encoder's backward and SGD,\n"
         "which take turns with it in the same process: normalising the views, shuffling, momentum update, logits,\n"
         "loss, queue and metrics. It is the median over pairs of steps that follow each other (bound 5 %).\n\n"
