@@ -16,6 +16,7 @@ RECORDS = {
     DOCS / "first-run.md": DOCS / "results",
     DOCS / "detection.md": DOCS / "detection" / "results",
     DOCS / "classification.md": DOCS / "classification" / "results",
+    DOCS / "cifar10.md": DOCS / "cifar10",
 }
 DOCUMENTS = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 
