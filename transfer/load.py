@@ -22,10 +22,10 @@ from transfer.layout import Layout
 from transfer.network import random_backbone
 from transfer.released import candidates, recognise
 from transfer.suspicions import (
-    assumed_convention,
     classifier_shape,
     suspicious_classifier,
     suspicious_statistics,
+    unusual_assumption,
 )
 
 
@@ -118,7 +118,7 @@ def load(path: Path, *, source: str = "auto", encoder: str | None = None, pixels
             )
         warnings = (
             *found.warnings,
-            *assumed_convention(found, backbone),
+            *unusual_assumption(found, backbone),
             *suspicious_statistics(backbone),
             *suspicious_classifier(classifier, backbone),
         )

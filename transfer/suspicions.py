@@ -69,7 +69,7 @@ def assumes_convention(found: Found) -> bool:
     return found.input is IMAGENET_RGB and found.provenance.method is None
 
 
-def assumed_convention(found: Found, backbone: Backbone) -> list[str]:
+def unusual_assumption(found: Found, backbone: Backbone) -> list[str]:
     """A stem for small pictures, which are rarely ImageNet's, where neither file nor format states a convention."""
     if found.input is not IMAGENET_RGB or parse_arch(backbone.arch).stem == STEMS[""]:
         return []
